@@ -1,0 +1,65 @@
+# The two commands: `make demo` runs a whole real release on this machine, `make test` runs every test.
+# Both set up what they need in .venv first; nothing is installed anywhere else.
+PYTHON ?= python3
+BIN := .venv/bin
+# uv finds and caches packages like pip, several times faster. Hashes are checked in every install below.
+UV := $(BIN)/uv --no-config --quiet
+
+.PHONY: demo test install install-dev lint format docs bench requirements clean
+
+demo: install
+	@$(BIN)/graylift demo
+
+test: install-dev
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+install: .venv/.installed
+
+install-dev: .venv/.installed-dev
+
+.venv/.uv: requirements/tools.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Graylift needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "setting up .venv (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
+	@touch $@
+
+.venv/.installed: .venv/.uv requirements/runtime.txt pyproject.toml
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/runtime.txt
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed requirements/dev.txt
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+lint: install-dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: install-dev
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+docs: .venv/.installed
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/docs.txt
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in site/index.html"
+
+bench: install-dev
+	$(BIN)/python benchmarks/gateway.py
+	$(BIN)/python benchmarks/agent.py
+	$(BIN)/python benchmarks/rollback.py
+	$(BIN)/python benchmarks/judge/cost.py
+
+# Pins everything anew, with hashes and without the name of any index.
+requirements: .venv/.uv
+	$(UV) pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/tools.in -o requirements/tools.txt
+	$(UV) pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt pyproject.toml --group dev -o requirements/dev.txt
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --group docs -o requirements/docs.txt
+
+clean:
+	rm -rf .venv .graylift site dist

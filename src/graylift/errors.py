@@ -1,0 +1,85 @@
+"""Every error Graylift raises on purpose. A class exists only where somebody catches it.
+
+    GrayliftError
+    ├── SpecError            the release file is wrong; carries every problem with its place
+    ├── CommandRefused       a command that cannot be done now, with the cure (unknown service, second release)
+    ├── EngineError          an engine cannot be built, found, loaded or run
+    │   └── InputError       one request's tensors do not fit the model's interface; the engine stays usable
+    ├── ProtocolError        bytes that are not what their protocol says; carries the HTTP status to answer with
+    ├── DeployError          a revision's server cannot be started
+    ├── GatewayError         Envoy cannot be started, asked or configured
+    │   ├── GatewayBusy      another agent works on this gateway
+    │   └── TableRefused     this agent cannot or must not apply this routing table; it keeps the last good one
+    └── StoreError           the state cannot be read or written; nothing was written
+        └── LeaseLost        another controller holds the lease: stop acting at once
+
+Foreign exceptions are mapped to these once, in the module that talks to the foreign library, with `raise ... from`.
+Every message says what was expected, what came, where, and what to do next; secrets and request bodies never appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class GrayliftError(Exception):
+    """The root. Its text is meant for the user."""
+
+
+class Problem(Protocol):
+    """One thing wrong at one place of a document; `str()` shows the place, the line, a caret and the cure."""
+
+    def __str__(self) -> str: ...
+
+
+class SpecError(GrayliftError):
+    """The release file is wrong. `problems` holds all of them, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n\n".join(str(problem) for problem in self.problems))
+
+
+class CommandRefused(GrayliftError):
+    """What was asked cannot be done in the present state; the text says why and what can be done."""
+
+
+class EngineError(GrayliftError):
+    """An engine cannot be built, found, loaded or run."""
+
+
+class InputError(EngineError):
+    """The tensors of one request do not fit the model's interface."""
+
+
+class ProtocolError(GrayliftError):
+    """A message breaks its protocol. `status` is the HTTP status to answer with (4xx)."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class DeployError(GrayliftError):
+    """The server of a revision cannot be started."""
+
+
+class GatewayError(GrayliftError):
+    """Envoy cannot be started, asked or configured."""
+
+
+class GatewayBusy(GatewayError):
+    """Another agent works on this gateway: its controller can be followed, or is about to start."""
+
+
+class TableRefused(GatewayError):
+    """The agent refuses a routing table and keeps the last good one."""
+
+
+class StoreError(GrayliftError):
+    """The store cannot be read or written (locked, full, unreachable). Nothing was written."""
+
+
+class LeaseLost(StoreError):
+    """Another controller holds the lease. Whoever sees this stops acting."""
