@@ -1,0 +1,117 @@
+"""What was observed on traffic: one record a request, summed into windows, handed over in interval reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from graylift.domain.histogram import EMPTY, Histogram
+from graylift.domain.weights import Role
+
+INTERVAL_S = 1.0
+"""Evidence is cut into intervals of this many seconds, and judged once an interval: cadence, not statistics, decides
+how many bad answers a dead candidate gives."""
+
+
+class Outcome(Enum):
+    """How a request went for the arm it was assigned to.
+
+    OK:        the arm's first attempt gave a complete answer below 400
+    FAILED:    it did not, even if a retry elsewhere saved the client
+    ABANDONED: the client left before the end; nobody's failure, and no sample of anything
+    """
+
+    OK = "ok"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request, as the gateway saw it end.
+
+    ended_s:     epoch seconds of its end
+    split:       which stage of which release assigned it (`RouteTo.split`); a string nobody parses
+    arm, revision_id: where it was *assigned*; a retry elsewhere does not change that
+    answered_by: revision that gave the final answer, None if nobody did
+    label:       the label rule that sent it (`header=value`), None if it was drawn by weight or hash
+    attempts:    1 without a retry
+    status:      what the client got, 0 if nothing
+    reason:      for a failure: what went wrong, in few words and of few kinds (`HTTP 500`, `connection reset`)
+    ttfb_s, duration_s: from the first byte of the request to the first and to the last byte of the answer
+    """
+
+    ended_s: float
+    service: str
+    split: str
+    arm: Role
+    revision_id: str
+    answered_by: str | None
+    label: str | None
+    attempts: int
+    status: int
+    outcome: Outcome
+    reason: str | None
+    ttfb_s: float | None
+    duration_s: float
+    request_bytes: int
+    response_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt that failed, retried or not. It says why; the failure itself is counted by the request's record."""
+
+    ended_s: float
+    revision_id: str
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """All requests of one arm under one split that ended in one interval. Two windows of equal key add up.
+
+    requests: with an outcome OK or FAILED (ABANDONED ones are counted apart and are no part of anything else)
+    failed:   of these, FAILED
+    unanswered: of these, those whose *client* got a failure too (not saved by a retry)
+    latency:  duration_s of the OK ones (a FAILED one has no honest duration; the judge counts it as slower than all)
+    ttfb:     ttfb_s of the OK ones
+    reasons:  (reason, count) of the failures, ascending by reason
+    """
+
+    service: str
+    split: str
+    arm: Role
+    revision_id: str
+    label: str | None
+    requests: int = 0
+    failed: int = 0
+    unanswered: int = 0
+    abandoned: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    latency: Histogram = EMPTY
+    ttfb: Histogram = EMPTY
+    reasons: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalReport:
+    """What one gateway saw in one interval; sent even when it saw nothing, so that silence differs from absence.
+
+    gateway, sequence: together unique; sequence rises by 1 from report to report of a gateway
+    start_s, length_s: the interval, epoch seconds
+    table_version: of the routing table that was in force during the whole interval, None if it changed or is not known
+    gap:      why evidence of this interval is missing or incomplete, None if it is whole
+    unreadable: log lines that could not be understood
+    """
+
+    gateway: str
+    sequence: int
+    start_s: float
+    length_s: float
+    table_version: int | None
+    windows: tuple[Window, ...]
+    gap: str | None = None
+    unreadable: int = 0

@@ -1,0 +1,194 @@
+"""The release file as values: what a person asks for. Written by `spec/`, read by everybody, changed by nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from graylift.domain.weights import TOTAL, Role, Weights
+
+
+class ServingProtocol(Enum):
+    """What clients of the service speak."""
+
+    OPEN_INFERENCE = "open-inference"
+
+
+class Runtime(Enum):
+    """What executes an engine. A member stands here only once its module works."""
+
+    ONNXRUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorName:
+    """A tensor that this revision's model calls `own` and that clients of the service call `served`."""
+
+    served: str
+    own: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """A model that Graylift builds into an engine and serves itself.
+
+    onnx:    absolute path of the file; external data lies beside it
+    threads: threads for one inference
+    inputs, outputs: renamings where the model's own tensor names differ from the served ones
+    """
+
+    onnx: str
+    runtime: Runtime = Runtime.ONNXRUNTIME
+    threads: int = 1
+    inputs: tuple[TensorName, ...] = ()
+    outputs: tuple[TensorName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointModel:
+    """A server that already runs, somewhere. `url` is http://host:port, without a path."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionSpec:
+    """One side of a release as written: its name, its model, and how long its server may take to get ready."""
+
+    name: str
+    model: OnnxModel | EndpointModel
+    ready_within_s: float = 60.0
+
+
+class MarginKind(Enum):
+    RATIO = "x"
+    """candidate / stable, as in 1.10x"""
+    POINTS = "pp"
+    """candidate - stable in percentage points, as in 0.5pp"""
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How much worse than stable. RATIO: value > 1 (1.10x is 1.10). POINTS: value > 0, as a share (0.5pp is 0.005)."""
+
+    kind: MarginKind
+    value: float
+
+    def __str__(self) -> str:
+        if self.kind is MarginKind.RATIO:
+            return f"{self.value:.2f}x" if round(self.value, 2) == self.value else f"{self.value:g}x"
+        return f"{self.value * 100:g}pp"
+
+
+class Metric(Enum):
+    """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it."""
+
+    ERRORS = "errors"
+    LATENCY = "latency"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule on traffic, with its two margins; between them neither FAIL nor PASS is claimed.
+
+    quantile: for LATENCY, in (0, 1); None for ERRORS
+    """
+
+    metric: Metric
+    quantile: float | None
+    rollback_if_worse: Margin
+    promote_if_within: Margin
+
+    @property
+    def name(self) -> str:
+        """How people call it, unique in a release: `errors`, `latency p99`, `latency p99.9`."""
+        if self.quantile is None:
+            return self.metric.value
+        return f"{self.metric.value} p{self.quantile * 100:.10g}"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSpec:
+    """How traffic is judged.
+
+    false_rollback:  bound on the probability that a candidate within the rollback margins is ever rolled back,
+                     over the whole release, all checks and stages, at any number of looks
+    false_promotion: bound, per check and stage, on passing a candidate that is at or beyond the promote margin
+    """
+
+    checks: tuple[Check, ...]
+    false_rollback: float = 0.01
+    false_promotion: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteMargin:
+    """A stage's own promote margin for the check of that name (looser at small weights, where data is thin)."""
+
+    check: str
+    margin: Margin
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the release.
+
+    observe_s:    how long it is observed at least; for the last stage (all traffic) this is the watch,
+                  during which the old stable stays warm
+    min_requests: candidate requests it takes at least
+    """
+
+    weights: Weights
+    observe_s: float
+    min_requests: int = 0
+    approval_required: bool = False
+    promote_if_within: tuple[PromoteMargin, ...] = ()
+
+    @property
+    def is_watch(self) -> bool:
+        """Is this the last stage, where the candidate has all of the traffic?"""
+        return self.weights.candidate == TOTAL
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """Requests whose `header` is exactly `value` go to `to`, whatever the weights. Not judged: they are no sample."""
+
+    header: str
+    value: str
+    to: Role
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSpec:
+    """How requests reach an arm.
+
+    sticky_header: requests with equal values of this header stay on one arm; None draws each request anew
+    timeout_s:     the longest a request may take, its retry included
+    """
+
+    sticky_header: str | None = None
+    match: tuple[LabelRule, ...] = ()
+    timeout_s: float = 30.0
+
+
+class OnFailure(Enum):
+    """What follows a FAIL on traffic."""
+
+    ROLLBACK = "rollback"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSpec:
+    """A whole release file. `digest` is the sha256 (hex) of its meaning: two files that ask the same have the same."""
+
+    service: str
+    protocol: ServingProtocol
+    stable: RevisionSpec
+    candidate: RevisionSpec
+    routing: RoutingSpec
+    stages: tuple[Stage, ...]
+    judge: JudgeSpec
+    on_failure: OnFailure
+    digest: str

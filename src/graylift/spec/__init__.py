@@ -1,0 +1,11 @@
+"""The release file <-> `ReleaseSpec`: every problem of a file in one pass, each with its place and its cure.
+
+    text -> document (a tree with places) -> fields, values, units (reading, going on after what is wrong)
+         -> release, stages, judge (the meaning of the fields in shapes and defaults) -> ReleaseSpec
+
+Called by the commands; it knows no other package than the domain.
+"""
+
+from graylift.spec.loading import load, parse
+
+__all__ = ["load", "parse"]

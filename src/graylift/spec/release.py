@@ -1,0 +1,195 @@
+"""The tree of a release file -> `ReleaseSpec`: its revisions, its routing and what concerns the file as a whole.
+
+It reads no file; whether a model is there, a function that it is given says. Called by `loading`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+from graylift.domain.spec import (
+    EndpointModel,
+    LabelRule,
+    OnFailure,
+    OnnxModel,
+    ReleaseSpec,
+    RevisionSpec,
+    RoutingSpec,
+    Runtime,
+    ServingProtocol,
+    TensorName,
+)
+from graylift.domain.weights import Role
+from graylift.spec import defaults, judge
+from graylift.spec.document import Node, Scalar
+from graylift.spec.fields import Fields, Read, Wrong
+from graylift.spec.shapes import JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
+from graylift.spec.stages import read_stages
+from graylift.spec.values import between, choice, duration, integer, matching, text
+
+API_VERSION = "graylift.dev/v1"
+
+MissingModel = Callable[[Path], str | None]
+"""Why there is no readable model at a path, None if there is one."""
+
+_service_name = matching(
+    "a service name",
+    r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?",
+    "write up to 40 lower-case letters, digits and `-`, a letter or digit at both ends: file-type",
+)
+_revision_name = matching(
+    "a revision name",
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
+    "write up to 40 letters, digits, `-`, `_` and `.`, a letter or digit at both ends: v2, 2026-03-01",
+)
+_url = matching(
+    "an endpoint",
+    r"http://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}",
+    "write http://host:port, with a name or an IPv4 address, and no path: http://10.0.0.7:8000",
+)
+_header_token = matching(
+    "a header name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", "write the name of a request header: x-user-id"
+)
+_header_value = matching(
+    "a header value", r"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?", "write printable ASCII, without spaces around"
+)
+_ready_within = between(1, 3600, "write a duration from 1s to 1h", duration)
+_timeout = between(0.1, 3600, "write a duration from 100ms to 1h", duration)
+_protocol = choice(
+    {protocol.value: protocol for protocol in ServingProtocol},
+    {"openai": "it comes with a later version; until then a service speaks open-inference"},
+)
+_runtime = choice(
+    {runtime.value: runtime for runtime in Runtime},
+    dict.fromkeys(
+        ("openvino", "tensorrt", "tensorrt-rtx"),
+        "write onnxruntime, or start a server with that runtime yourself and name it by `endpoint`",
+    ),
+)
+
+
+def read_release(root: Fields, base: Path, missing_model: MissingModel) -> ReleaseSpec:
+    """Valid only if no problem was noted meanwhile; Reported if there is no value at all.
+
+    `base`: the absolute folder that relative paths start from.
+    """
+    root.read("apiVersion", choice({API_VERSION: API_VERSION}))
+    root.read("kind", choice({"Release": "Release"}))
+    service = root.nested("metadata", METADATA, lambda fields: fields.read("name", _service_name).value)
+    read = partial(_read_spec, service=service, base=base, missing_model=missing_model)
+    spec = root.nested("spec", SPEC, read).value
+    return dataclasses.replace(spec, digest=_digest(spec))
+
+
+def _read_spec(fields: Fields, service: Read[str], base: Path, missing_model: MissingModel) -> ReleaseSpec:
+    names: list[Read[str]] = []
+
+    def read_revision(fields: Fields) -> RevisionSpec:
+        names.append(fields.read("revision", _revision_name))
+        ready_within = fields.read_or(defaults.READY_WITHIN_S, "readyWithin", _ready_within)
+        model = fields.nested("model", MODEL, partial(_read_model, base=base, missing_model=missing_model))
+        return RevisionSpec(names[-1].value, model.value, ready_within.value)
+
+    protocol = fields.read("protocol", _protocol)
+    stable = fields.nested("stable", REVISION, read_revision)
+    candidate = fields.nested("candidate", REVISION, read_revision)
+    if len(names) == 2 and names[0].found and names[0].found == names[1].found:
+        what = f"stable and candidate are both called `{names[0].value}`"
+        fields.problems.add(names[1].place, what, "give each a name of its own, even if the model is the same")
+    routing = fields.nested_or(RoutingSpec(timeout_s=defaults.TIMEOUT_S), "routing", ROUTING, _read_routing)
+    judging = fields.nested_or(judge.DEFAULT, "judge", JUDGE, judge.read_judge)
+    on_failure = fields.read_or(OnFailure.ROLLBACK, "onFailure", choice({member.value: member for member in OnFailure}))
+    stages = read_stages(fields, judging.value.checks if judging.found else None)
+    return ReleaseSpec(
+        service=service.value,
+        protocol=protocol.value,
+        stable=stable.value,
+        candidate=candidate.value,
+        routing=routing.value,
+        stages=stages,
+        judge=judging.value,
+        on_failure=on_failure.value,
+        digest="",
+    )
+
+
+def _read_model(fields: Fields, base: Path, missing_model: MissingModel) -> OnnxModel | EndpointModel:
+    if fields.has("endpoint"):
+        for name in ("onnx", "runtime", "threads", "inputs", "outputs"):
+            fields.refuse(
+                name, f"`{name}` has no place beside `endpoint`, a server that runs already", "delete one of them"
+            )
+        return EndpointModel(fields.read("endpoint", _url).value)
+
+    def path(node: Node) -> str:
+        path = base / text(node)
+        if why := missing_model(path):
+            raise Wrong(node.place, why, f"relative paths start from the folder of this file, {base}")
+        return str(path)
+
+    onnx = fields.read("onnx", path)
+    runtime = fields.read_or(Runtime.ONNXRUNTIME, "runtime", _runtime)
+    threads = fields.read_or(defaults.THREADS, "threads", integer(1, 256))
+    inputs = _read_names(fields, "inputs")
+    outputs = _read_names(fields, "outputs")
+    return OnnxModel(onnx.value, runtime.value, threads.value, inputs.value, outputs.value)
+
+
+def _read_names(fields: Fields, name: str) -> Read[tuple[TensorName, ...]]:
+    """Renamings of tensors, ordered by the served name."""
+    names: list[TensorName] = []
+
+    def read_name(key: Scalar, node: Node) -> None:
+        tensor = TensorName(served=text(key), own=text(node))
+        if any(tensor.own == other.own for other in names):
+            raise Wrong(node.place, f"`{tensor.own}` is served under two names", "keep one of them")
+        names.append(tensor)
+
+    entries = fields.table(name, read_name)
+    complete = bool(entries.found) and all(entry.found for entry in entries.value)
+    return Read(entries.place, (tuple(sorted(names, key=lambda tensor: tensor.served)),) if complete else ())
+
+
+def _read_routing(fields: Fields) -> RoutingSpec:
+    sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", _header).value)
+    rules = fields.each("match", MATCH, _read_rule) if fields.has("match") else Read(fields.place, ((),))
+    timeout = fields.read_or(defaults.TIMEOUT_S, "timeout", _timeout)
+    first: dict[tuple[str, str], Read[LabelRule]] = {}
+    for rule in rules.value:
+        for value in rule.found:
+            if (other := first.setdefault((value.header, value.value), rule)) is not rule:
+                what = f"line {other.place.line} sends the same requests somewhere already; the first rule wins"
+                fields.problems.add(rule.place, what, "delete one of the two rules")
+    return RoutingSpec(sticky.value, tuple(rule.value for rule in rules.value), timeout.value)
+
+
+def _read_rule(fields: Fields) -> LabelRule:
+    header = fields.read("header", _header)
+    value = fields.read("exact", _header_value)
+    to = fields.read("to", choice({role.value: role for role in Role}))
+    return LabelRule(header.value, value.value, to.value)
+
+
+def _header(node: Node) -> str:
+    """Names of headers do not depend on case; the lower one is theirs in HTTP/2."""
+    header = _header_token(node).lower()
+    if header == "host" or header.startswith("x-graylift-"):
+        raise Wrong(node.place, f"`{header}` is read or written by the gateway itself", "choose a header of your own")
+    return header
+
+
+def _digest(spec: ReleaseSpec) -> str:
+    """sha256 (hex) of the meaning: of the values, defaults included, in one fixed form."""
+
+    def plain(value: object) -> object:
+        assert isinstance(value, Enum)
+        return value.value
+
+    meaning = {"apiVersion": API_VERSION, "spec": dataclasses.asdict(spec)}
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True, default=plain).encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""Quantities as people write them: `1h30m`, `0.5%`, `1.10x`, `0.5pp`. Text in, number out, ValueError with the cure.
+
+It must not know where the text stands. Called by `values`.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from graylift.domain.spec import Margin, MarginKind
+
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?", re.ASCII)
+_DECIMAL = r"((?:0|[1-9]\d{0,8})(?:\.\d{1,9})?)"
+_PERCENTAGE = re.compile(rf"{_DECIMAL}%", re.ASCII)
+_MARGIN = re.compile(rf"{_DECIMAL}(x|pp)", re.ASCII)
+
+
+def seconds_from_text(text: str) -> float:
+    """Seconds, exact to the millisecond, of hours, minutes, seconds and milliseconds in this order: `1h30m`."""
+    match = _DURATION.fullmatch(text)
+    if not match or not text:
+        raise ValueError("write whole numbers with a unit (h, m, s, ms), the largest first: 500ms, 10s, 1h30m")
+    hours, minutes, seconds, millis = (int(part or 0) for part in match.groups())
+    return (((hours * 60 + minutes) * 60 + seconds) * 1000 + millis) / 1000
+
+
+def share_from_text(text: str) -> float:
+    """The share, 0.01 for `1%`. Above 100 % is refused."""
+    match = _PERCENTAGE.fullmatch(text)
+    if not match:
+        raise ValueError("write a percentage: 1%, 0.5%")
+    percent = Decimal(match[1])
+    if percent > 100:
+        raise ValueError("write a percentage of at most 100%")
+    return float(percent / 100)
+
+
+def margin_from_text(text: str) -> Margin:
+    """A ratio above 1 (`1.10x`) or percentage points from above 0 to 100 (`0.5pp`)."""
+    match = _MARGIN.fullmatch(text)
+    if not match:
+        raise ValueError(
+            "write a ratio (1.10x: a tenth more than stable) or percentage points (0.5pp more than stable)"
+        )
+    number = Decimal(match[1])
+    if match[2] == "x":
+        if not 1 < number <= 1000:
+            raise ValueError("write a ratio above 1x: 1.10x is a tenth more than stable")
+        return Margin(MarginKind.RATIO, float(number))
+    if not 0 < number <= 100:
+        raise ValueError("write percentage points above 0pp and up to 100pp: 0.5pp is half a percent of all requests")
+    return Margin(MarginKind.POINTS, float(number / 100))

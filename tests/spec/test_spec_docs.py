@@ -1,0 +1,45 @@
+"""The reference of the release file and the parser say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from graylift.domain.spec import ReleaseSpec
+from graylift.spec import defaults
+from graylift.spec.fields import Shape
+from graylift.spec.shapes import ROOT, SHAPES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "release-file.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+_SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+SECTIONS = {title.replace("`", ""): body for title, body in _SECTION.findall(PAGE)}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.path)
+def test_the_reference_lists_exactly_the_fields_that_are_read(shape: Shape) -> None:
+    section = SECTIONS["The file" if shape is ROOT else shape.path]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(shape.fields)
+
+
+def test_the_reference_names_everything_that_is_not_supported_yet() -> None:
+    for shape in SHAPES:
+        for name in shape.later:
+            assert f"`{name}`" in SECTIONS["Not yet"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_reference_are_read(example: str, read: Callable[[str], ReleaseSpec]) -> None:
+    assert read(example).stages[-1].is_watch
+
+
+def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Callable[[str], ReleaseSpec]) -> None:
+    full = EXAMPLES[1]
+    for shape in SHAPES:
+        assert [name for name in shape.fields if f"{name}:" not in full] in ([], ["endpoint"])
+    spec = read(full)
+    assert spec.judge == read(EXAMPLES[0]).judge
+    assert spec.judge.checks == defaults.CHECKS

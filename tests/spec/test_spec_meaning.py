@@ -1,0 +1,182 @@
+"""A release file that is right: what it means, what it leaves to defaults, what its digest stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from graylift.domain.spec import (
+    Check,
+    EndpointModel,
+    JudgeSpec,
+    LabelRule,
+    Margin,
+    MarginKind,
+    Metric,
+    OnFailure,
+    OnnxModel,
+    PromoteMargin,
+    ReleaseSpec,
+    RevisionSpec,
+    RoutingSpec,
+    ServingProtocol,
+    Stage,
+    TensorName,
+)
+from graylift.domain.weights import ALL, Role, weights_from_percent
+from graylift.spec import parse
+
+Reader = Callable[[str], ReleaseSpec]
+
+SHORT = """\
+apiVersion: graylift.dev/v1
+kind: Release
+metadata: {name: file-type}
+spec:
+  protocol: open-inference
+  stable: {revision: v1, model: {onnx: models/v1.onnx}}
+  candidate: {revision: v2, model: {onnx: models/v2.onnx}}
+  stages:
+    - {weight: 5, observe: 10m}
+    - {weight: 20, observe: 10m}
+    - {weight: 100, watch: 30m}
+"""
+
+
+def points(value: float) -> Margin:
+    return Margin(MarginKind.POINTS, value)
+
+
+def ratio(value: float) -> Margin:
+    return Margin(MarginKind.RATIO, value)
+
+
+def test_every_field_means_what_the_reference_says(good: str, read: Reader) -> None:
+    assert replace(read(good), digest="") == ReleaseSpec(
+        service="file-type",
+        protocol=ServingProtocol.OPEN_INFERENCE,
+        stable=RevisionSpec("v1", OnnxModel("/base/models/v1.onnx")),
+        candidate=RevisionSpec(
+            "v2",
+            OnnxModel(
+                "/base/models/v2.onnx",
+                threads=2,
+                inputs=(TensorName("bytes", "x"), TensorName("length", "n")),
+                outputs=(TensorName("label", "y"),),
+            ),
+            ready_within_s=30.0,
+        ),
+        routing=RoutingSpec("x-user-id", (LabelRule("x-tenant", "internal", Role.CANDIDATE),), 10.0),
+        stages=(
+            Stage(
+                weights_from_percent(Decimal(1)),
+                observe_s=600.0,
+                min_requests=500,
+                promote_if_within=(PromoteMargin("errors", points(0.06)), PromoteMargin("latency p99", ratio(2.0))),
+            ),
+            Stage(weights_from_percent(Decimal(20)), observe_s=3600.0, approval_required=True),
+            Stage(ALL, observe_s=1800.0),
+        ),
+        judge=JudgeSpec(
+            checks=(
+                Check(Metric.ERRORS, None, points(0.005), points(0.01)),
+                Check(Metric.LATENCY, 0.99, ratio(1.1), ratio(1.2)),
+            ),
+            false_rollback=0.02,
+            false_promotion=0.1,
+        ),
+        on_failure=OnFailure.PAUSE,
+        digest="",
+    )
+
+
+def test_what_is_left_out_has_a_default(read: Reader) -> None:
+    spec = read(SHORT)
+    assert spec.on_failure is OnFailure.ROLLBACK
+    assert spec.routing == RoutingSpec(sticky_header=None, match=(), timeout_s=30.0)
+    assert spec.candidate.ready_within_s == 60.0
+    assert (spec.judge.false_rollback, spec.judge.false_promotion) == (0.01, 0.05)
+    assert [
+        (check.name, str(check.rollback_if_worse), str(check.promote_if_within)) for check in spec.judge.checks
+    ] == [("errors", "0.5pp", "1pp"), ("latency p50", "1.10x", "1.25x"), ("latency p99", "1.20x", "1.50x")]
+
+
+def test_a_small_stage_asks_only_whether_the_candidate_is_no_catastrophe(read: Reader) -> None:
+    small, full, watch = read(SHORT).stages
+    assert {promote.check: promote.margin for promote in small.promote_if_within} == {
+        "errors": points(0.05),
+        "latency p50": ratio(2.0),
+        "latency p99": ratio(2.0),
+    }
+    assert full.promote_if_within == watch.promote_if_within == ()
+
+
+def test_a_small_stage_may_ask_for_the_full_margin_by_name(read: Reader) -> None:
+    text = SHORT.replace("observe: 10m}", "observe: 10m, promoteIfWithin: {errors: 1pp}}", 1)
+    assert [promote.check for promote in read(text).stages[0].promote_if_within] == ["latency p50", "latency p99"]
+
+
+def test_a_margin_that_is_looser_than_no_catastrophe_stays(read: Reader) -> None:
+    metrics = "  judge: {metrics: [{name: errors, rollbackIfWorse: 2pp, promoteIfWithin: 9pp}]}\n"
+    assert read(SHORT + metrics).stages[0].promote_if_within == ()
+
+
+def test_a_model_may_be_a_server_that_runs_already(read: Reader) -> None:
+    spec = read(SHORT.replace("{onnx: models/v2.onnx}", "{endpoint: http://10.0.0.7:8000}"))
+    assert spec.candidate.model == EndpointModel("http://10.0.0.7:8000")
+
+
+def test_an_absolute_path_stays_as_it_is(read: Reader) -> None:
+    spec = read(SHORT.replace("models/v2.onnx", "/srv/v2.onnx"))
+    assert spec.candidate.model == OnnxModel("/srv/v2.onnx")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("kind: Release\n", "kind: Release  # a comment\n\n"),
+        ("apiVersion: graylift.dev/v1\nkind: Release\n", "kind: Release\napiVersion: graylift.dev/v1\n"),
+        ("{weight: 5, observe: 10m}", "{observe: 600s, weight: 5}"),
+        ("{weight: 5, observe: 10m}", '{weight: 5, observe: "10m", minRequests: 0, promoteIfWithin: {errors: 5pp}}'),
+        ("  stages:", "  onFailure: rollback\n  judge: {falseRollback: 1.0%, falsePromotion: 5%}\n  stages:"),
+        ("  stages:", "  routing: {timeout: 30s}\n  stages:"),
+        ("{onnx: models/v2.onnx}", "{threads: 1, onnx: ./models/v2.onnx, inputs: {}}"),
+    ],
+)
+def test_how_it_is_written_does_not_change_the_digest(read: Reader, old: str, new: str) -> None:
+    assert old in SHORT
+    assert read(SHORT.replace(old, new, 1)).digest == read(SHORT).digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("models/v2.onnx", "models/v3.onnx"),
+        ("observe: 10m", "observe: 11m"),
+        ("name: file-type", "name: file-kind"),
+        ("  stages:", "  onFailure: pause\n  stages:"),
+        ("{onnx: models/v2.onnx}", "{onnx: models/v2.onnx, inputs: {a: b}}"),
+    ],
+)
+def test_what_it_means_changes_the_digest(read: Reader, old: str, new: str) -> None:
+    assert read(SHORT.replace(old, new, 1)).digest != read(SHORT).digest
+
+
+def test_the_order_of_tensor_names_does_not_change_the_digest(good: str, read: Reader) -> None:
+    swapped = good.replace("{bytes: x, length: n}", "{length: n, bytes: x}")
+    assert swapped != good
+    assert read(swapped) == read(good)
+
+
+def test_the_folder_is_part_of_what_a_relative_path_means() -> None:
+    assert parse(SHORT, "a", Path("/one")).digest != parse(SHORT, "a", Path("/two")).digest
+
+
+@pytest.mark.parametrize("value", ['"no"', "'010'", '"1:30"', "internal", "v1.2", "a b", '"null"', "名"])
+def test_text_that_cannot_be_mistaken_is_taken_as_it_is(read: Reader, value: str) -> None:
+    spec = read(SHORT.replace("models/v2.onnx", value))
+    assert spec.candidate.model == OnnxModel(f"/base/{value.strip(chr(34) + chr(39))}")
