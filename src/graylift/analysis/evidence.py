@@ -1,0 +1,105 @@
+"""What a check asks of one stratum: which kernel, which table, which bets.
+
+`errors` bets on shares (kernel B), so that a margin may be in points or a ratio. A latency quantile compares how many
+requests are slower than stable's trailing quantile (kernel A): with x the bin of stable's tau-quantile in earlier
+intervals and s the margin in bins, candidate requests above bin x + s against stable requests above bin x. For a
+candidate whose latencies are at most BASE**s times stable's, the former are no more frequent than the latter. A
+request that failed is slower than every answer, or failing would make fast; so the claim is about answers and
+failures together.
+
+A ratio margin is a whole number of bins: up for rollback, down for promotion, so that neither claim says more than
+the counts do. Anything a kernel does not know before the interval, it does not use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graylift.analysis import betting, conditional
+from graylift.analysis.betting import Side
+from graylift.analysis.mixture import Grid
+from graylift.analysis.reference import Reference, answers_needed
+from graylift.analysis.sample import Stratum
+from graylift.domain.histogram import lower_bound, shift_of
+from graylift.domain.spec import Check, Margin, MarginKind
+
+_ROUNDING = 1e-6
+
+
+def grid_of(check: Check, side: Side) -> Grid:
+    """The bets that a check makes."""
+    kernel = betting if check.quantile is None else conditional
+    return kernel.WORSE if side is Side.WORSE else kernel.WITHIN
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Stable's past, for one check. guess: the share that is slow or fails; x: the quantile's bin, 0 for errors."""
+
+    guess: float
+    x: int
+
+
+def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, ...]:
+    """What each check knows before an interval; None while that is too little."""
+    failed, answers, latency = reference.failed_share, reference.answers, reference.latency
+
+    def of(check: Check) -> Known | None:
+        if check.quantile is None:
+            return Known(failed, x=0)
+        x = latency.quantile_bin(check.quantile) if answers >= answers_needed(check.quantile) else None
+        return None if x is None else Known(failed + (1 - failed) * (1 - check.quantile), x)
+
+    return tuple(of(check) for check in checks)
+
+
+def log_e(check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum) -> NDArray[np.float64]:
+    """Log e-values of one stratum in which both arms have requests, one for each bet of `grid_of`."""
+    candidate, stable = stratum.candidate, stratum.stable
+    effects = grid_of(check, side).effects
+    if check.quantile is None:
+        rho, delta = linear(margin)
+        return betting.log_e(
+            candidate.requests,
+            stable.requests,
+            candidate.failed,
+            stable.failed,
+            side=side,
+            guess=past.guess,
+            rho=rho,
+            delta=delta,
+            effects=effects,
+        )
+    x = threshold(past, side)
+    slow_c = candidate.slower_than(np.array(x + bins_of(margin, side)))
+    slow_p = stable.slower_than(np.array(x))
+    return conditional.log_e(candidate.requests, stable.requests, slow_c, slow_p, effects)
+
+
+def threshold(past: Known, side: Side) -> int:
+    """The bin beyond which stable's requests are slow; the kernels are valid at any.
+
+    To show "within", the quantile's own bin counts as slow, or a stable whose latencies hardly differ would show none.
+    """
+    return past.x if side is Side.WORSE else past.x - 1
+
+
+def slowest_s(check: Check, margin: Margin, past: Known) -> float:
+    """The latency, in seconds, beyond which a candidate's request speaks against "within the margin"; 0 for errors."""
+    return 0.0 if check.quantile is None else lower_bound(past.x + bins_of(margin, Side.WITHIN))
+
+
+def linear(margin: Margin) -> tuple[float, float]:
+    """A margin as (rho, delta): the candidate's share is compared with rho * stable's + delta."""
+    return (margin.value, 0.0) if margin.kind is MarginKind.RATIO else (1.0, margin.value)
+
+
+def bins_of(margin: Margin, side: Side) -> int:
+    """A ratio margin in whole bins, rounded so that the claim is not stronger than the counts."""
+    exact = shift_of(margin.value)
+    return math.ceil(exact - _ROUNDING) if side is Side.WORSE else math.floor(exact + _ROUNDING)

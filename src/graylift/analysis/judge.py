@@ -1,0 +1,304 @@
+"""The judge: FAIL, PASS or INCONCLUSIVE for every check, at any number of looks. The controller is its only caller.
+
+`observe` takes one interval report's windows at a time, so that its result does not depend on how reports are
+batched; `judge` only reads. A report with a gap is not observed: whatever lost part of it may have lost one arm's
+more than the other's.
+
+What is claimed. FAIL: sum_m v_m M_m >= 1 / false_rollback over all checks m, each M_m an e-process against "worse by
+at most the rollback margin" that runs over the whole release. Under any dependence between checks, the chance that
+this ever happens to a candidate within all its rollback margins is at most false_rollback (Ville; weights v_m = 1 /
+checks). Once complete, it stays. PASS: the e-process against "at or beyond the promote margin" of the current stage
+stands at 1 / false_promotion or more; all checks must pass, which needs no correction (intersection-union).
+INCONCLUSIVE: neither.
+
+The bound is about the chance of requests. Replicas that wander by themselves break it: margins must be wider than
+that noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from graylift.analysis import bounds, evidence, mixture, reference, sentences, share, sickness
+from graylift.analysis.betting import Side
+from graylift.analysis.bounds import Bounds
+from graylift.analysis.evidence import Known
+from graylift.analysis.mixture import LASTING, ONE_STAGE, Mixture
+from graylift.analysis.sample import Stratum, added, sample_from_windows, stratum_from_windows, unlabelled
+from graylift.analysis.state import JudgeState, StageEvidence, dump, load
+from graylift.domain.evidence import INTERVAL_S, Window
+from graylift.domain.judgement import Judgement, Ruling, Verdict
+from graylift.domain.spec import Check, JudgeSpec, Margin, MarginKind, Metric, Stage
+from graylift.domain.weights import NONE, TOTAL, Role, Weights
+
+__all__ = ["JudgeState", "dump", "enter", "judge", "load", "observe", "start"]
+
+_LARGEST_POINTS = 0.9
+_PATIENCE = 2.0
+"""A stage speaks for a candidate's latency once it is this many times as old as the latency in question."""
+
+
+def start(spec: JudgeSpec) -> JudgeState:
+    """The judge of a new release, before its first stage. ValueError for a check that has no test."""
+    if not spec.checks:
+        raise ValueError("expected at least one check on traffic, got none: a release without one can never pass")
+    for check in spec.checks:
+        _refuse_untestable(check, check.rollback_if_worse)
+        _refuse_untestable(check, check.promote_if_within)
+    return JudgeState(
+        against=tuple(mixture.begin(evidence.grid_of(check, Side.WORSE), LASTING) for check in spec.checks),
+        bounds=tuple(bounds.begin(check) for check in spec.checks),
+        stage=_fresh_stage(spec, NONE, tuple(check.promote_if_within for check in spec.checks), sticky=False),
+    )
+
+
+def enter(spec: JudgeSpec, state: JudgeState, stage: Stage, split: str, *, sticky: bool) -> JudgeState:
+    """A new stage begins: evidence for promotion starts anew, evidence for rollback goes on.
+
+    split:  what the records of this stage will carry
+    sticky: requests with equal keys stay on one arm; then requests are no independent draws and the split is not tested
+    ValueError for a margin that has no test.
+    """
+    own = {margin.check: margin.margin for margin in stage.promote_if_within}
+    promote = tuple(own.get(check.name, check.promote_if_within) for check in spec.checks)
+    for check, margin in zip(spec.checks, promote, strict=True):
+        _refuse_untestable(check, margin)
+    against = state.against
+    if state.splits:
+        against = tuple(
+            mixture.stage_begins(running, evidence.grid_of(check, Side.WORSE), LASTING)
+            for check, running in zip(spec.checks, against, strict=True)
+        )
+    return replace(
+        state,
+        against=against,
+        stage=_fresh_stage(spec, stage.weights, promote, sticky=sticky),
+        recent_candidate=sickness.NEVER,
+        splits=(*(earlier for earlier in state.splits if earlier != split), split),
+    )
+
+
+def observe(spec: JudgeSpec, state: JudgeState, windows: Sequence[Window]) -> JudgeState:
+    """The state after the windows of one service of one interval report that has no gap; their order does not matter.
+
+    Everything that a test uses of the past is of earlier reports. Windows of splits that are not of this release teach
+    stable's reference and nothing else.
+    """
+    sample = unlabelled(windows)
+    if not any(window.requests or window.abandoned for window in sample):
+        return state
+    strata = tuple(stratum_from_windows(sample, split) for split in state.splits)
+    pasts = evidence.known(spec.checks, state.reference)
+    followed = tuple(
+        _follow_release(check, running, limits, past, strata)
+        for check, running, limits, past in zip(spec.checks, state.against, state.bounds, pasts, strict=True)
+    )
+    stable = sample_from_windows(window for window in sample if window.arm is Role.STABLE)
+    after = replace(
+        state,
+        against=tuple(running for running, _ in followed),
+        bounds=tuple(limits for _, limits in followed),
+        stage=_follow_stage(spec, state, pasts, strata[-1]) if strata else state.stage,
+        reference=reference.learn(state.reference, stable),
+        recent_candidate=sickness.remember(
+            state.recent_candidate,
+            sum(stratum.candidate.requests for stratum in strata),
+            sum(stratum.candidate.failed for stratum in strata),
+        ),
+        recent_stable=sickness.remember(state.recent_stable, stable.requests, stable.failed),
+    )
+    return after if after.found else replace(after, found=_found(spec, after))
+
+
+def judge(spec: JudgeSpec, state: JudgeState) -> Judgement:
+    """What can be said now."""
+    found = {verdict.check: verdict for verdict in state.found}
+    verdicts = tuple(
+        found.get(check.name) or _undisputed(spec, state, number) for number, check in enumerate(spec.checks)
+    )
+    stage = state.stage
+    return Judgement(
+        verdicts=verdicts,
+        failed=bool(found),
+        passed=all(verdict.ruling is Ruling.PASS for verdict in verdicts),
+        stable_sick=sentences.stable_sick(state.recent_stable) if state.recent_stable.is_sick else None,
+        candidate_sick=_candidate_sick(spec, state),
+        share_off=_share_off(stage),
+        candidate_n=stage.candidate.requests,
+        stable_n=stage.stable.requests,
+    )
+
+
+def _refuse_untestable(check: Check, margin: Margin) -> None:
+    match check.metric:
+        case Metric.LATENCY:
+            if check.quantile is None or not 0 < check.quantile < 1:
+                raise ValueError(f"{check.name}: expected a quantile between 0 and 1, got {check.quantile}")
+            if margin.kind is not MarginKind.RATIO:
+                raise ValueError(f"{check.name}: expected a ratio such as 1.20x as margin, got {margin}")
+        case Metric.ERRORS:
+            if check.quantile is not None:
+                raise ValueError(f"{check.name}: expected no quantile, got {check.quantile}")
+        case _:
+            assert_never(check.metric)
+    if margin.kind is MarginKind.POINTS and not 0 < margin.value <= _LARGEST_POINTS:
+        raise ValueError(f"{check.name}: expected a margin of more than 0pp and at most 90pp, got {margin}")
+    if margin.kind is MarginKind.RATIO and not 1 < margin.value < math.inf:
+        raise ValueError(f"{check.name}: expected a margin of more than 1x, got {margin}")
+
+
+def _fresh_stage(spec: JudgeSpec, weights: Weights, promote: tuple[Margin, ...], *, sticky: bool) -> StageEvidence:
+    return StageEvidence(
+        weight=weights.candidate,
+        sticky=sticky,
+        promote=promote,
+        within=tuple(mixture.begin(evidence.grid_of(check, Side.WITHIN), ONE_STAGE) for check in spec.checks),
+        sick=mixture.begin(sickness.EFFECTS, LASTING),
+    )
+
+
+def _follow_release(
+    check: Check, running: Mixture, limits: Bounds, past: Known | None, strata: tuple[Stratum, ...]
+) -> tuple[Mixture, Bounds]:
+    if past is None:
+        return running, limits
+    for stratum in strata:
+        if stratum.can_compare:
+            log_e = evidence.log_e(check, check.rollback_if_worse, Side.WORSE, past, stratum)
+            running = mixture.follow(running, evidence.grid_of(check, Side.WORSE), LASTING, log_e)
+            limits = bounds.follow(limits, check, past, stratum)
+    return running, limits
+
+
+def _follow_stage(
+    spec: JudgeSpec, state: JudgeState, pasts: tuple[Known | None, ...], stratum: Stratum
+) -> StageEvidence:
+    stage = state.stage
+    within = stage.within
+    elapsed_s = stage.reports * INTERVAL_S
+    # Being no worse than a sick stable says nothing good of a candidate.
+    if stratum.can_compare and not state.recent_stable.is_sick:
+        within = tuple(
+            _follow_within(check, margin, running, past, stratum, elapsed_s=elapsed_s)
+            for check, margin, running, past in zip(spec.checks, stage.promote, within, pasts, strict=True)
+        )
+    sick = stage.sick
+    if stratum.candidate.requests:
+        tolerable = sickness.tolerable_share(state.reference.failed_share)
+        log_e = sickness.log_e(stratum.candidate.requests, stratum.candidate.failed, tolerable)
+        sick = mixture.follow(sick, sickness.EFFECTS, LASTING, log_e)
+    ended_candidate = stratum.candidate.requests + stratum.candidate.abandoned
+    ended = ended_candidate + stratum.stable.requests + stratum.stable.abandoned
+    settled = elapsed_s >= share.SETTLING_S
+    return replace(
+        stage,
+        within=within,
+        sick=sick,
+        candidate=added((stage.candidate, stratum.candidate)),
+        stable=added((stage.stable, stratum.stable)),
+        reports=stage.reports + (ended > 0),
+        assigned=stage.assigned + (ended if settled else 0),
+        assigned_candidate=stage.assigned_candidate + (ended_candidate if settled else 0),
+    )
+
+
+def _follow_within(
+    check: Check, margin: Margin, running: Mixture, past: Known | None, stratum: Stratum, *, elapsed_s: float
+) -> Mixture:
+    # Requests are seen when they end: a stage that is young shows no slow answers, however slow the candidate is.
+    if past is None or elapsed_s < _PATIENCE * evidence.slowest_s(check, margin, past):
+        return running
+    log_e = evidence.log_e(check, margin, Side.WITHIN, past, stratum)
+    return mixture.follow(running, evidence.grid_of(check, Side.WITHIN), ONE_STAGE, log_e)
+
+
+def _found(spec: JudgeSpec, state: JudgeState) -> tuple[Verdict, ...]:
+    """If the evidence of all checks together is complete: FAIL for the strongest and each that is enough alone."""
+    shares = tuple(mixture.log_value(running, LASTING) - math.log(len(spec.checks)) for running in state.against)
+    needed = -math.log(spec.false_rollback)
+    if mixture.log_sum(shares) < needed:
+        return ()
+    return tuple(
+        _verdict(
+            spec,
+            state,
+            number,
+            Ruling.FAIL,
+            sentences.failing(
+                check, state.stage.candidate, state.stage.stable, alone=own >= needed, chance=spec.false_rollback
+            ),
+        )
+        for number, (check, own) in enumerate(zip(spec.checks, shares, strict=True))
+        if own >= needed or own == max(shares)
+    )
+
+
+def _undisputed(spec: JudgeSpec, state: JudgeState, number: int) -> Verdict:
+    """PASS or INCONCLUSIVE."""
+    check, stage = spec.checks[number], state.stage
+    margin, running = stage.promote[number], stage.within[number]
+    missing = -math.log(spec.false_promotion) - mixture.log_value(running, ONE_STAGE)
+    if missing <= 0:
+        sentence = sentences.passing(check, margin, stage.candidate, stage.stable, chance=spec.false_promotion)
+        return _verdict(spec, state, number, Ruling.PASS, sentence)
+    growth = _growth(check, running) / max(stage.candidate.requests, 1)
+    answers_missing = 0
+    if check.quantile is not None:
+        answers_missing = max(0, reference.answers_needed(check.quantile) - state.reference.answers)
+    sentence = sentences.undecided(
+        check,
+        margin,
+        stage.candidate,
+        stage.stable,
+        answers_missing=answers_missing,
+        more=missing / growth if growth > 0 else None,
+    )
+    return _verdict(spec, state, number, Ruling.INCONCLUSIVE, sentence)
+
+
+def _growth(check: Check, running: Mixture) -> float:
+    """How much the best bet has gained in this stage, as a logarithm."""
+    grid = evidence.grid_of(check, Side.WITHIN)
+    began = mixture.begin(grid, ONE_STAGE).log_parts
+    return max(now - then for now, then in zip(running.log_parts, began, strict=True))
+
+
+def _verdict(spec: JudgeSpec, state: JudgeState, number: int, ruling: Ruling, sentence: str) -> Verdict:
+    check, stage = spec.checks[number], state.stage
+    if check.quantile is None:
+        candidate, stable = stage.candidate.failed_share, stage.stable.failed_share
+    else:
+        candidate, stable = (arm.latency.quantile(check.quantile) for arm in (stage.candidate, stage.stable))
+    low, high = bounds.interval(state.bounds[number], check)
+    return Verdict(
+        check=check.name,
+        ruling=ruling,
+        sentence=sentence,
+        candidate=candidate,
+        stable=stable,
+        candidate_n=stage.candidate.requests,
+        stable_n=stage.stable.requests,
+        effect_low=low,
+        effect_high=high,
+        evidence_against=mixture.log_value(state.against[number], LASTING),
+        evidence_for=mixture.log_value(stage.within[number], ONE_STAGE),
+    )
+
+
+def _candidate_sick(spec: JudgeSpec, state: JudgeState) -> str | None:
+    shown = mixture.log_value(state.stage.sick, LASTING) >= -math.log(spec.false_rollback)
+    tolerable = sickness.tolerable_share(state.reference.failed_share)
+    # Evidence outlasts an illness; the claim is about now.
+    if not shown or state.recent_candidate.failed_share < tolerable:
+        return None
+    return sentences.candidate_sick(state.recent_candidate, state.reference, chance=spec.false_rollback)
+
+
+def _share_off(stage: StageEvidence) -> str | None:
+    configured = stage.weight / TOTAL
+    if stage.sticky or not share.is_off(stage.assigned_candidate, stage.assigned, configured):
+        return None
+    return sentences.share_off(stage.assigned_candidate, stage.assigned, configured, chance=share.ALPHA)

@@ -1,0 +1,137 @@
+"""The judge's words: one sentence a verdict, with both numbers, both sample sizes and the limit. It decides nothing."""
+
+from __future__ import annotations
+
+import math
+
+from graylift.analysis.reference import Reference
+from graylift.analysis.sample import Sample
+from graylift.analysis.sickness import Recent
+from graylift.domain.spec import Check, Margin
+
+
+def failing(check: Check, candidate: Sample, stable: Sample, *, alone: bool, chance: float) -> str:
+    """Why a check is FAIL. alone: its own evidence was enough; chance: the release's false-rollback bound."""
+    if alone:
+        bound = f"chance of this for a candidate within the limit: under {_percent(chance)}"
+    else:
+        bound = (
+            "not established by this check alone; with the evidence of the other checks, the chance of this for a "
+            f"candidate within all limits is under {_percent(chance)}"
+        )
+    slow = ""
+    if check.quantile is not None and candidate.failed:
+        slow = f"; its {_count(candidate.failed)} failed requests count as slower than any answer"
+    found = f"{compared(check, candidate, stable)}; rollback limit {check.rollback_if_worse}"
+    return f"{found} {_sizes(candidate, stable)}{slow}; {bound}"
+
+
+def passing(check: Check, margin: Margin, candidate: Sample, stable: Sample, *, chance: float) -> str:
+    """Why a check is PASS."""
+    return (
+        f"{compared(check, candidate, stable)}; shown to be within {margin} {_sizes(candidate, stable)}; "
+        f"chance of this for a candidate beyond it: under {_percent(chance)}"
+    )
+
+
+def undecided(
+    check: Check, margin: Margin, candidate: Sample, stable: Sample, *, answers_missing: int, more: float | None
+) -> str:
+    """What is missing. answers_missing: of stable before its quantile is known; more: candidate requests, if known."""
+    if not candidate.requests:
+        return f"{subject(check)}: no candidate requests yet"
+    if not stable.requests:
+        return f"{subject(check)}: no stable requests to compare with (candidate n={_count(candidate.requests)})"
+    if answers_missing:
+        return (
+            f"{subject(check)}: stable has not answered enough to know its own, {_count(answers_missing)} more answers "
+            f"needed {_sizes(candidate, stable)}"
+        )
+    missing = "" if more is None else f", about {_count(_rounded_up(more))} more needed"
+    return (
+        f"{compared(check, candidate, stable)}: not yet shown to be within {margin} "
+        f"(candidate n={_count(candidate.requests)}{missing}, stable n={_count(stable.requests)})"
+    )
+
+
+def compared(check: Check, candidate: Sample, stable: Sample) -> str:
+    """Both numbers."""
+    if check.quantile is None:
+        shares = (candidate.failed_share, stable.failed_share)
+        ours, theirs = ("none" if share is None else _share(share) for share in shares)
+        return f"errors {ours} against {theirs}"
+    ours_s, theirs_s = candidate.latency.quantile(check.quantile), stable.latency.quantile(check.quantile)
+    if ours_s is None or theirs_s is None:
+        known = "unknown, without an answer,"
+        ours, theirs = (known if value is None else duration(value) for value in (ours_s, theirs_s))
+        return f"{subject(check)} {ours} against stable's {theirs}".rstrip(",")
+    return f"{subject(check)} {duration(ours_s)} is {ours_s / theirs_s:.2f}x stable's {duration(theirs_s)}"
+
+
+def subject(check: Check) -> str:
+    """What the check is about: `errors`, `p99 latency`."""
+    return "errors" if check.quantile is None else f"p{check.quantile * 100:.10g} latency"
+
+
+def stable_sick(recent: Recent) -> str:
+    return (
+        f"stable itself fails {_share(recent.failed_share)} of its requests (n={_count(recent.requests)}, recent): "
+        "nothing is concluded against the candidate"
+    )
+
+
+def candidate_sick(recent: Recent, past: Reference, *, chance: float) -> str:
+    before = f"stable failed {_share(past.failed / past.requests)} before" if past.requests else "stable is not known"
+    return (
+        f"the candidate fails {_share(recent.failed_share)} of its requests (n={_count(recent.requests)}, recent); "
+        f"{before}; chance of this for a candidate that fails up to "
+        f"10 % or twice stable's share: under {_percent(chance)}"
+    )
+
+
+def share_off(candidate: int, total: int, configured: float, *, chance: float) -> str:
+    return (
+        f"the candidate got {_share(candidate / total)} of {_count(total)} requests, configured is "
+        f"{_percent(configured)}: the split is off, or requests of one arm do not end; chance of this for the right "
+        f"split: under {_percent(chance)}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Three digits, in us, ms or s."""
+    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+        if seconds * factor < 999.5:
+            return f"{_three_digits(seconds * factor)} {unit}"
+    return f"{_three_digits(seconds)} s"
+
+
+def _three_digits(value: float) -> str:
+    rounded = float(f"{value:.3g}")
+    decimals = max(0, 2 - math.floor(math.log10(rounded))) if rounded > 0 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def _share(share: float) -> str:
+    """A measured share of requests."""
+    percent = share * 100
+    decimals = 1 if percent >= 1 or percent == 0 else 2
+    return f"{percent:.2g} %" if 0 < percent < 0.1 else f"{percent:.{decimals}f} %"
+
+
+def _percent(share: float) -> str:
+    """A share that somebody set: a bound or a weight."""
+    return f"{share * 100:g} %"
+
+
+def _sizes(candidate: Sample, stable: Sample) -> str:
+    return f"(candidate n={_count(candidate.requests)}, stable n={_count(stable.requests)})"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _rounded_up(number: float) -> int:
+    """To two digits, so that an estimate does not look like a promise."""
+    step = 10 ** max(0, math.floor(math.log10(max(number, 1.0))) - 1)
+    return math.ceil(number / step) * step

@@ -1,0 +1,1 @@
+"""Requests summed into windows per interval, and intervals into reports. Pure."""

@@ -1,0 +1,167 @@
+"""Each kernel's promise, by enumeration of all outcomes: at most 1 on average wherever its null holds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from graylift.analysis import betting, conditional, mixture, share, sickness
+from graylift.analysis.betting import Side
+from graylift.analysis.mixture import LASTING, ONE_STAGE, Grid
+
+SMALL = [(1, 1), (1, 19), (2, 3), (3, 1), (5, 5), (4, 12), (12, 4)]
+ROUNDING = 1 + 1e-9
+
+
+def binomial(n: int, x: int, p: float) -> float:
+    return math.comb(n, x) * p**x * (1 - p) ** (n - x)
+
+
+def table_probabilities(n_c: int, n_p: int, k: int, odds: float) -> dict[int, float]:
+    terms = {x: math.comb(n_c, x) * math.comb(n_p, k - x) * odds**x for x in range(max(0, k - n_p), min(k, n_c) + 1)}
+    return {x: term / sum(terms.values()) for x, term in terms.items()}
+
+
+@pytest.mark.parametrize(("n_c", "n_p"), SMALL)
+def test_conditional_evidence_is_exactly_one_on_average_when_the_arms_are_equal(n_c: int, n_p: int) -> None:
+    effects = conditional.WORSE.effects + conditional.WITHIN.effects
+    for k in range(n_c + n_p + 1):
+        mean = sum(
+            p * np.exp(conditional.log_e(n_c, n_p, x, k - x, effects))
+            for x, p in table_probabilities(n_c, n_p, k, 1.0).items()
+        )
+        assert mean == pytest.approx(np.ones(len(effects)))
+
+
+@pytest.mark.parametrize(("n_c", "n_p"), SMALL)
+@pytest.mark.parametrize("odds", [0.05, 0.5, 0.9])
+def test_conditional_evidence_is_at_most_one_on_average_inside_its_null(n_c: int, n_p: int, odds: float) -> None:
+    for grid, true_odds in ((conditional.WORSE, odds), (conditional.WITHIN, 1 / odds)):
+        for k in range(n_c + n_p + 1):
+            mean = sum(
+                p * np.exp(conditional.log_e(n_c, n_p, x, k - x, grid.effects))
+                for x, p in table_probabilities(n_c, n_p, k, true_odds).items()
+            )
+            assert np.all(mean <= ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("n_c", "n_p", "x_c", "x_p"),
+    [(1, 19, 1, 0), (50, 300, 7, 20), (200, 150, 100, 149), (130, 900, 130, 0), (7, 9, 0, 0)],
+)
+def test_conditional_evidence_equals_the_formula_in_exact_arithmetic(n_c: int, n_p: int, x_c: int, x_p: int) -> None:
+    def log_z(psi: Fraction) -> float:
+        k = x_c + x_p
+        total = sum(math.comb(n_c, j) * math.comb(n_p, k - j) * psi**j for j in range(max(0, k - n_p), min(k, n_c) + 1))
+        return math.log(total.numerator) - math.log(total.denominator)
+
+    for psi in conditional.WORSE.effects + conditional.WITHIN.effects:
+        exact = x_c * math.log(psi) + log_z(Fraction(1)) - log_z(Fraction(psi))
+        assert conditional.log_e(n_c, n_p, x_c, x_p, [psi])[0] == pytest.approx(exact, abs=1e-9)
+
+
+def test_many_tables_at_once_are_judged_as_one_by_one() -> None:
+    tables = np.array([(1, 19, 1, 0), (50, 300, 7, 20), (0, 5, 0, 2), (2000, 8000, 1100, 3900)])
+    together = conditional.log_e(*tables.T, conditional.WORSE.effects)
+    alone = [conditional.log_e(*table, conditional.WORSE.effects) for table in tables]
+    assert together == pytest.approx(np.array(alone), abs=1e-9)
+
+
+def test_huge_tables_are_cut_so_that_evidence_can_only_get_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = (30_000, 40_000, 15_300, 20_000)
+    effects = conditional.WORSE.effects + conditional.WITHIN.effects
+    cut = {}
+    for widest in (50, 200, 2048, 40_000):
+        monkeypatch.setattr(conditional, "WIDEST", widest)
+        cut[widest] = conditional.log_e(*table, effects)
+    whole = cut[40_000]
+    assert np.all(cut[50] <= whole + 1e-6)
+    assert np.all(cut[200] <= whole + 1e-6)
+    assert cut[2048] == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n_c", "n_p"), SMALL)
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize(("rho", "delta"), [(1.0, 0.005), (1.0, 0.2), (1.5, 0.0), (1.0, -0.1)])
+@pytest.mark.parametrize("guess", [0.0001, 0.02, 0.6])
+def test_bets_are_at_most_one_on_average_at_the_margin_and_inside(
+    n_c: int, n_p: int, side: Side, rho: float, delta: float, guess: float
+) -> None:
+    grid = betting.WORSE if side is Side.WORSE else betting.WITHIN
+    for stable, further in itertools.product((0.0, 0.01, 0.3, 0.6), (0.0, 0.05, 0.4)):
+        candidate = rho * stable + delta - side.value * further
+        if not 0 <= candidate <= 1:
+            continue
+        mean = sum(
+            binomial(n_c, x_c, candidate)
+            * binomial(n_p, x_p, stable)
+            * np.exp(
+                betting.log_e(n_c, n_p, x_c, x_p, side=side, guess=guess, rho=rho, delta=delta, effects=grid.effects)
+            )
+            for x_c in range(n_c + 1)
+            for x_p in range(n_p + 1)
+        )
+        assert np.all(mean <= ROUNDING), (stable, candidate)
+
+
+@pytest.mark.parametrize("side", Side)
+def test_an_arm_without_requests_is_no_evidence(side: Side) -> None:
+    for n_c, n_p, x_c, x_p in ((0, 9, 0, 4), (9, 0, 9, 0), (0, 0, 0, 0)):
+        bets = betting.log_e(n_c, n_p, x_c, x_p, side=side, guess=0.01, rho=1.0, delta=0.01, effects=(0.1, 0.9))
+        tables = conditional.log_e(n_c, n_p, x_c, x_p, (0.1, 10.0))
+        assert bets == pytest.approx([0, 0])
+        assert tables == pytest.approx([0, 0])
+
+
+@pytest.mark.parametrize("starts", [LASTING, ONE_STAGE])
+def test_a_mixture_over_effects_and_late_starts_is_exactly_one_on_average(starts: mixture.Starts) -> None:
+    """All sequences of five tosses of a coin, with a stage that begins before the third."""
+    grid = Grid(effects=(0.3, 0.9), weights=(0.4, 0.6))
+    mean = 0.0
+    for tosses in itertools.product((0, 1), repeat=5):
+        running = mixture.begin(grid, starts)
+        for number, heads in enumerate(tosses):
+            if number == 2 and starts.stages:
+                running = mixture.stage_begins(running, grid, starts)
+            tilt = np.asarray(grid.effects) * (1 if heads else -1)
+            running = mixture.follow(running, grid, starts, np.log1p(tilt))
+        mean += math.exp(mixture.log_value(running, starts)) / 2**5
+    assert mean == pytest.approx(1.0)
+
+
+def test_a_mixture_never_spends_more_than_its_prior_and_never_overflows() -> None:
+    assert sum(mixture.late_share(step) for step in range(20_000)) < 1
+    for starts in (LASTING, ONE_STAGE):
+        assert starts.first + starts.stages + starts.anytime == pytest.approx(1.0)
+    grid = conditional.WORSE
+    assert sum(grid.weights) == pytest.approx(1.0)
+    running = mixture.begin(grid, LASTING)
+    for _ in range(200):
+        running = mixture.follow(running, grid, LASTING, np.full(len(grid.effects), 1e4))
+    assert mixture.log_value(running, LASTING) == pytest.approx(2e6, rel=1e-3)
+    for _ in range(400):
+        running = mixture.follow(running, grid, LASTING, np.full(len(grid.effects), -1e4))
+    assert math.log(0.01) < mixture.log_value(running, LASTING) < 0
+
+
+def test_every_grid_spends_its_whole_prior_once() -> None:
+    for grid in (betting.WORSE, betting.WITHIN, conditional.WORSE, conditional.WITHIN, sickness.EFFECTS):
+        assert sum(grid.weights) == pytest.approx(1.0)
+        assert len(grid.weights) == len(grid.effects)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.5])
+def test_split_evidence_is_exactly_one_on_average_under_the_configured_split(p: float) -> None:
+    for total in (1, 7, 30):
+        mean = sum(binomial(total, x, p) * math.exp(share.log_value(x, total, p)) for x in range(total + 1))
+        assert mean == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.1])
+def test_sickness_evidence_is_at_most_one_on_average_for_a_tolerable_candidate(p: float) -> None:
+    mean = sum(binomial(12, x, p) * np.exp(sickness.log_e(12, x, 0.1)) for x in range(13))
+    assert np.all(mean <= ROUNDING)

@@ -1,0 +1,139 @@
+"""The judge's promises over whole releases, at a size for every run; benchmarks/judge/simulate.py has the full size.
+
+Seeds are fixed, so a run is no game of chance; the limits are what the seed would have to be very unlucky to miss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from judged_releases import Course, Many, Plan, false_promotions, false_rollbacks, judged, upper_limit
+from judged_traffic import USUAL, Arm, errors, latency, points, ratio
+
+from graylift.analysis import conditional, mixture
+from graylift.analysis.mixture import LASTING
+from graylift.domain.judgement import Ruling
+from graylift.domain.spec import JudgeSpec
+
+RAMP = ((0.01, 30), (0.05, 30), (0.2, 30), (0.5, 30))
+NO_MARGIN = 1 + 1e-9  # less than any bin
+HEALTHY = Arm(errors=0.005)
+
+
+def test_candidates_at_every_rollback_margin_are_rolled_back_less_often_than_the_bound() -> None:
+    (failed,) = false_rollbacks(Plan(releases=2_000, intervals=40), np.random.default_rng(7), (0.01,))
+    assert upper_limit(int(failed), 2_000) <= 0.01
+
+
+def test_the_bound_holds_for_intervals_with_hardly_any_candidate_request() -> None:
+    plan = Plan(releases=2_000, intervals=60, requests=4.0, errors=0.02, margin=0.02, exceed=(0.5, 0.1))
+    (failed,) = false_rollbacks(plan, np.random.default_rng(8), (0.05,))
+    assert upper_limit(int(failed), 2_000) <= 0.05
+
+
+def test_candidates_at_the_promote_margins_pass_a_stage_less_often_than_the_bound() -> None:
+    passes = false_promotions(Plan(releases=1_000, intervals=40, margin=0.01), np.random.default_rng(9), beta=0.05)
+    assert upper_limit(int(passes.max()), 1_000) <= 0.065
+    assert passes.mean() / 1_000 <= 0.05
+
+
+def test_many_mixtures_side_by_side_are_what_the_judge_computes_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    tables = [(rng.integers(1, 9, 5), rng.integers(1, 90, 5)) for _ in range(30)]
+    many = Many(5, conditional.WORSE, LASTING)
+    single = [mixture.begin(conditional.WORSE, LASTING) for _ in range(5)]
+    for number, (n_c, n_p) in enumerate(tables):
+        if number == 10:
+            many.stage_begins()
+            single = [mixture.stage_begins(one, conditional.WORSE, LASTING) for one in single]
+        log_e = conditional.log_e(n_c, n_p, n_c // 2, n_p // 3, conditional.WORSE.effects)
+        many.follow(log_e, np.ones(5, dtype=bool))
+        single = [mixture.follow(one, conditional.WORSE, LASTING, row) for one, row in zip(single, log_e, strict=True)]
+    assert many.log_value() == pytest.approx([mixture.log_value(one, LASTING) for one in single])
+
+
+def test_equal_revisions_never_fail_through_a_day_and_a_ramp() -> None:
+    course = Course(HEALTHY, HEALTHY, rate=60, stages=RAMP, earlier=20, day=True)
+    verdicts = [judged(USUAL, course, np.random.default_rng(seed)) for seed in range(15)]
+    assert not any(verdict.failed for verdict in verdicts)
+
+
+def test_equal_revisions_without_latency_margins_to_speak_of_hardly_ever_fail() -> None:
+    """Next to no margin, so that the candidate stands at the edge; a real reference, real histograms, heavy tails."""
+    edge = JudgeSpec((latency(0.5, NO_MARGIN, 1.5), latency(0.9, NO_MARGIN, 1.5)), false_rollback=0.2)
+    course = Course(Arm(), Arm(), rate=40, stages=((0.2, 30), (0.5, 30)), earlier=10, day=True)
+    failed = sum(judged(edge, course, np.random.default_rng(seed)).failed for seed in range(60))
+    assert upper_limit(failed, 60) <= 0.2
+
+
+def test_the_truth_is_inside_the_interval_at_the_end() -> None:
+    course = Course(Arm(errors=0.05, slower=1.3), Arm(errors=0.01), rate=100, stages=((0.2, 80),), earlier=20)
+    spec = JudgeSpec((errors(points(0.5), points(0.6)), latency(0.5, 3.0, 4.0), latency(0.9, 3.0, 4.0)))
+    missed = 0
+    for seed in range(20):
+        share, median, tail = judged(spec, course, np.random.default_rng(seed)).verdicts
+        assert share.effect_low is not None
+        assert share.effect_high is not None
+        missed += not (share.effect_low < 0.04 < share.effect_high)
+        for ratios in (median, tail):
+            assert ratios.effect_low is not None
+            assert ratios.effect_high is not None
+            missed += not (ratios.effect_low < 1.31 and ratios.effect_high > 1.29)
+    assert missed <= 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_candidate_that_fails_every_request_is_found_within_ten_answers(seed: int) -> None:
+    verdict = judged(USUAL, Course(Arm(errors=1.0), HEALTHY), np.random.default_rng(seed))
+    assert verdict.failed
+    assert verdict.candidate_n <= 10
+
+
+@pytest.mark.parametrize(
+    ("candidate", "requests"),
+    [
+        (Arm(errors=0.025), 1_600),
+        (Arm(errors=0.105), 200),
+        (Arm(errors=0.005, tail_slower=2.0), 2_500),
+        (Arm(errors=0.005, slower=2.0), 80),
+    ],
+)
+def test_regressions_are_found_after_this_many_candidate_requests(candidate: Arm, requests: int) -> None:
+    course = Course(candidate, HEALTHY, rate=200, stages=((0.05, 400),), earlier=10)
+    verdicts = [judged(USUAL, course, np.random.default_rng(seed)) for seed in range(5)]
+    assert all(verdict.failed for verdict in verdicts)
+    assert np.median([verdict.candidate_n for verdict in verdicts]) <= requests
+
+
+def test_a_regression_that_begins_late_is_found_too() -> None:
+    course = Course(Arm(errors=0.3), HEALTHY, rate=100, stages=((0.05, 200), (0.2, 100)), earlier=10, onset=230)
+    verdict = judged(USUAL, course, np.random.default_rng(1))
+    assert verdict.failed
+    assert verdict.candidate_n < 30 * 20 + 100
+
+
+@pytest.mark.parametrize(
+    ("check", "at_least", "at_most"),
+    [
+        (errors(points(0.02), points(0.01)), 300, 400),
+        (errors(points(0.04), points(0.02)), 150, 200),
+        (errors(points(0.4), points(0.2)), 10, 25),
+        (latency(0.5, 2.0, 2.0), 5, 25),
+        (latency(0.9, 1.5, 1.5), 30, 110),
+    ],
+)
+def test_equal_revisions_without_errors_pass_after_this_many_candidate_requests(check, at_least, at_most) -> None:
+    course = Course(Arm(), Arm(), stages=((0.05, 600),), until_pass=True)
+    verdicts = [judged(JudgeSpec((check,)), course, np.random.default_rng(seed)) for seed in range(9)]
+    assert all(verdict.passed for verdict in verdicts)
+    assert at_least <= np.median([verdict.candidate_n for verdict in verdicts]) <= at_most
+
+
+def test_a_ratio_of_errors_can_be_judged_too() -> None:
+    spec = JudgeSpec((errors(ratio(1.5), ratio(3.0)),))
+    worse = judged(spec, Course(Arm(errors=0.2), Arm(errors=0.02), rate=50), np.random.default_rng(0))
+    equal = Course(Arm(errors=0.02), Arm(errors=0.02), rate=200, stages=((0.2, 300),), until_pass=True)
+    same = judged(spec, equal, np.random.default_rng(0))
+    assert worse.verdicts[0].ruling is Ruling.FAIL
+    assert worse.verdicts[0].sentence.startswith("errors ")
+    assert same.verdicts[0].ruling is Ruling.PASS
