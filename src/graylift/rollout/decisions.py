@@ -1,0 +1,279 @@
+"""What to do with a release at one look: one table by phase, from everything that is known, with the reason.
+
+It knows nothing of how a decision is carried out (`moves`) and never looks at evidence itself, only at the judge's
+words. Called by the controller through `decide`. How a kind reads in each phase:
+
+    PENDING, CHECKING, STARTING   ADVANCE to the next phase, REJECT
+    PROGRESSING                   ADVANCE to the next stage, PROMOTE to all traffic, PAUSE, ROLLBACK
+    PAUSED                        ROLLBACK; nothing else moves it but a person
+    PROMOTING                     PROMOTE to the end, ROLLBACK
+    ROLLING_BACK                  ROLLBACK: it is back, verified. PAUSE: it is not, a person must look
+    ROLLBACK_FAILED               ROLLBACK: it is back after all
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from graylift.domain.judgement import Decision, DecisionKind, Judgement, Ruling, Verdict
+from graylift.domain.release import Phase, Release, Situation
+from graylift.domain.revision import Instance, InstanceState, Revision
+from graylift.domain.spec import OnFailure
+from graylift.rollout.arms import candidate_of, stable_of
+from graylift.rollout.wording import because, duration
+
+ROLLBACK_WITHIN_S = 30.0
+"""A rollback that is not verified at every gateway by then is loud about it, and goes on trying."""
+
+
+def decide(release: Release, situation: Situation, now: float) -> Decision:
+    """The one thing to do now, and why. `now` is epoch seconds."""
+    match release.phase:
+        case Phase.PENDING:
+            return Decision(DecisionKind.ADVANCE, "its checks begin")
+        case Phase.CHECKING:
+            return _checking(release, situation)
+        case Phase.STARTING:
+            return _starting(release, situation, now)
+        case Phase.PROGRESSING:
+            return (
+                _danger(release, situation)
+                or _alarm(release, situation)
+                or _hold(_unfit(release, situation) or _early(release, situation) or _unproven(release, situation))
+                or _next_stage(release)
+            )
+        case Phase.PAUSED:
+            # A person paused to look, not to keep users on a version that is known to be broken.
+            return _danger(release, situation) or Decision(DecisionKind.HOLD, release.reason)
+        case Phase.PROMOTING:
+            return (
+                _danger(release, situation)
+                or _hold(_unfit(release, situation) or _early(release, situation) or _unapproved(release))
+                or Decision(DecisionKind.PROMOTE, f"all traffic watched for {duration(release.observed_s)}")
+            )
+        case Phase.ROLLING_BACK | Phase.ROLLBACK_FAILED:
+            return _going_back(release, situation, now)
+        case Phase.PROMOTED | Phase.ROLLED_BACK | Phase.REJECTED:
+            return Decision(DecisionKind.HOLD, release.reason)
+        case _:
+            assert_never(release.phase)
+
+
+def _hold(why: str | None) -> Decision | None:
+    return None if why is None else Decision(DecisionKind.HOLD, why)
+
+
+def _checking(release: Release, situation: Situation) -> Decision:
+    report = situation.checks
+    if report is None:
+        return Decision(DecisionKind.HOLD, "its checks run")
+    failed = [f"{result.check}: {result.sentence}" for result in report.results if not result.passed]
+    if failed:
+        return Decision(DecisionKind.REJECT, "; ".join(failed))
+    if report.stable is None or report.candidate is None:
+        missing = release.spec.stable if report.stable is None else release.spec.candidate
+        return Decision(DecisionKind.REJECT, f"its checks gave no revision for {missing.name}")
+    running = release.stable or report.stable
+    if running.digest != report.stable.digest:
+        return Decision(
+            DecisionKind.REJECT,
+            f"the file's stable is {_named(report.stable)}, but {release.service} runs {_named(running)}: "
+            f"name in the file what runs now",
+        )
+    if running.id == report.candidate.id:
+        return Decision(
+            DecisionKind.REJECT, f"the candidate {_named(report.candidate)} is what {release.service} runs already"
+        )
+    return Decision(DecisionKind.ADVANCE, f"{_count(len(report.results), 'check')} passed")
+
+
+def _named(revision: Revision) -> str:
+    return f"{revision.name} ({revision.digest[:12]})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _starting(release: Release, situation: Situation, now: float) -> Decision:
+    candidate, stable = candidate_of(release), stable_of(release)
+    if situation.candidate is not None and situation.candidate.state is InstanceState.DEAD:
+        return Decision(DecisionKind.REJECT, _ended(candidate, situation.candidate))
+    for revision, instance in ((candidate, situation.candidate), (stable, situation.stable)):
+        waiting = _not_ready(revision, instance)
+        if waiting is None:
+            continue
+        if now - release.entered_s > revision.ready_within_s:
+            within = duration(revision.ready_within_s)
+            return Decision(DecisionKind.REJECT, f"{revision.name} was not ready within {within}: {waiting}")
+        return Decision(DecisionKind.HOLD, waiting)
+    return _hold(_gateways_behind(release, situation, situation.table_version)) or Decision(
+        DecisionKind.ADVANCE, f"{candidate.name} is ready and every gateway sees it healthy"
+    )
+
+
+def _danger(release: Release, situation: Situation) -> Decision | None:
+    """What takes users off the candidate at once, paused or not."""
+    candidate = candidate_of(release)
+    if situation.candidate is not None and situation.candidate.state is InstanceState.DEAD:
+        return Decision(DecisionKind.ROLLBACK, _ended(candidate, situation.candidate))
+    judgement = situation.judgement
+    if judgement is None:
+        return None
+    if judgement.failed and release.spec.on_failure is OnFailure.ROLLBACK:
+        return Decision(DecisionKind.ROLLBACK, _failure(judgement))
+    # To compare with nothing is weak evidence: it may move users only to a stable that is there to take them.
+    fit = situation.stable is not None and situation.stable.state is InstanceState.READY
+    if release.current_stage.is_watch and judgement.candidate_sick is not None and fit:
+        return Decision(DecisionKind.ROLLBACK, judgement.candidate_sick)
+    return None
+
+
+def _alarm(release: Release, situation: Situation) -> Decision | None:
+    """What a person must look at before the release goes on."""
+    judgement = situation.judgement
+    if judgement is None:
+        return None
+    if judgement.failed and release.spec.on_failure is OnFailure.PAUSE:
+        return Decision(DecisionKind.PAUSE, _failure(judgement))
+    if judgement.share_off is not None:
+        return Decision(DecisionKind.PAUSE, judgement.share_off)
+    return None
+
+
+def _failure(judgement: Judgement) -> str:
+    failures = [_told(verdict) for verdict in judgement.verdicts if verdict.ruling is Ruling.FAIL]
+    return "; ".join(failures) or "the checks together reached the bound for a rollback"
+
+
+def _told(verdict: Verdict) -> str:
+    return f"{verdict.ruling.value}: {verdict.sentence}"
+
+
+def _ended(revision: Revision, instance: Instance) -> str:
+    return f"the server of {revision.name} ended: {instance.detail or 'it left no word'}"
+
+
+def _not_ready(revision: Revision, instance: Instance | None) -> str | None:
+    if instance is None:
+        return f"nobody can tell how the server of {revision.name} is"
+    match instance.state:
+        case InstanceState.READY:
+            return None
+        case InstanceState.DEAD:
+            return _ended(revision, instance)
+        case InstanceState.ABSENT:
+            return f"the server of {revision.name} does not run yet{because(instance.detail)}"
+        case InstanceState.STARTING:
+            return f"the server of {revision.name} is starting{because(instance.detail)}"
+        case _:
+            assert_never(instance.state)
+
+
+def _unfit(release: Release, situation: Situation) -> str | None:
+    """Why what is observed now says little about the candidate."""
+    judgement = situation.judgement
+    if judgement is not None and judgement.stable_sick is not None:
+        return judgement.stable_sick
+    return (
+        _not_ready(stable_of(release), situation.stable)
+        or _not_ready(candidate_of(release), situation.candidate)
+        or _gateways_behind(release, situation, release.stage_table)
+    )
+
+
+def _gateways_behind(release: Release, situation: Situation, table: int) -> str | None:
+    """Why not every gateway does what routing table `table` says, with both arms healthy; None if all do."""
+    behind = _not_applied(situation, table)
+    if behind is not None:
+        return behind
+    for gateway in situation.gateways:
+        if gateway.refused is not None:
+            return f"gateway {gateway.gateway} refused a routing table: {gateway.refused}"
+        if gateway.problem is not None:
+            return f"gateway {gateway.gateway}: {gateway.problem}"
+        for revision in (candidate_of(release), stable_of(release)):
+            if revision.id not in gateway.healthy:
+                return f"gateway {gateway.gateway} does not see {revision.name} healthy"
+    return None
+
+
+def _not_applied(situation: Situation, table: int) -> str | None:
+    """Why it is not certain that every gateway runs routing table `table` or a newer one; None if it is."""
+    if not situation.gateways:
+        return "no gateway answers"
+    for gateway in situation.gateways:
+        name, applied = f"gateway {gateway.gateway}", gateway.applied_version
+        if applied is not None and applied >= table:
+            continue
+        if gateway.refused is not None:
+            return f"{name} refused routing table {table}: {gateway.refused}"
+        if gateway.problem is not None:
+            return f"{name}: {gateway.problem}"
+        if applied is None:
+            return f"{name} runs no routing table yet, expected {table}"
+        return f"{name} runs routing table {applied}, expected {table}"
+    return None
+
+
+def _early(release: Release, situation: Situation) -> str | None:
+    """Why this stage was not seen for long enough, or on too few requests."""
+    stage, judgement = release.current_stage, situation.judgement
+    observed = duration(release.observed_s)
+    if judgement is None or judgement.candidate_n == 0:
+        return f"no request to {candidate_of(release).name} in the {observed} observed in this stage"
+    if release.observed_s < stage.observe_s:
+        return f"observed {observed} of {duration(stage.observe_s)}"
+    if judgement.candidate_n < stage.min_requests:
+        return f"{judgement.candidate_n:,} of {_count(stage.min_requests, 'request')}"
+    return None
+
+
+def _unproven(release: Release, situation: Situation) -> str | None:
+    """Why not every check of the file is a PASS; else what else the stage waits for."""
+    if not release.spec.judge.checks:
+        return "no check judges this release, so nothing can pass"
+    verdicts = {} if situation.judgement is None else {v.check: v for v in situation.judgement.verdicts}
+    for check in release.spec.judge.checks:
+        verdict = verdicts.get(check.name)
+        if verdict is None:
+            return f"{check.name} {Ruling.INCONCLUSIVE.value}: it was not judged"
+        if verdict.ruling is not Ruling.PASS:
+            return _told(verdict)
+    if situation.judgement is None or not situation.judgement.passed:
+        return "not every check has passed in this stage"
+    return _unapproved(release)
+
+
+def _unapproved(release: Release) -> str | None:
+    if release.current_stage.approval_required and not release.approved:
+        return f"waiting for approval: graylift approve {release.service}"
+    return None
+
+
+def _next_stage(release: Release) -> Decision:
+    following = release.spec.stages[release.stage + 1]
+    passed = f"{_count(len(release.spec.judge.checks), 'check')} passed in {duration(release.observed_s)}"
+    if following.is_watch:
+        return Decision(DecisionKind.PROMOTE, f"{passed}: all traffic")
+    return Decision(DecisionKind.ADVANCE, f"{passed}: on to {following.weights}")
+
+
+def _going_back(release: Release, situation: Situation, now: float) -> Decision:
+    behind = _not_applied(situation, release.stage_table)
+    if behind is None:
+        gateways = _count(len(situation.gateways), "gateway")
+        return Decision(DecisionKind.ROLLBACK, f"{_cause(release)} (weight 0 verified at {gateways})")
+    late = now - release.entered_s > ROLLBACK_WITHIN_S
+    if release.phase is Phase.ROLLING_BACK and late:
+        return Decision(
+            DecisionKind.PAUSE,
+            f"weight 0 is not verified after {duration(ROLLBACK_WITHIN_S)}: {behind}; "
+            f"users may still reach {candidate_of(release).name}. It is tried again and again",
+        )
+    return Decision(DecisionKind.HOLD, release.reason)
+
+
+def _cause(release: Release) -> str:
+    """Why the release went back: the reason it left its last stage with."""
+    return release.done[-1].why if release.done else release.reason
