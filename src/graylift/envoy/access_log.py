@@ -1,0 +1,178 @@
+"""Envoy's access log: the format it is told to write, and its lines as records.
+
+Called by `bootstrap.py` (the formats) and by `gateway/`, which tails the log. Of what a client sent only the size
+enters a line: no header, no path, no body.
+
+The outcome of a request belongs to the arm it was *assigned* to (the route's cluster says which), whoever answered:
+OK only if that arm's first attempt gave a complete answer below 400. A 4xx of a model counts as its failure: both
+arms get the same clients, so a difference between the arms is the model's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import orjson
+
+from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord
+from graylift.envoy.names import arm_from_name
+
+REQUEST_FORMAT = {
+    "start": "%START_TIME(%s.%6f)%",
+    "end": "%EMIT_TIME(%s.%6f)%",
+    "route": "%METADATA(ROUTE:graylift)%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "server": "%UPSTREAM_METADATA(graylift:revision)%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "waited_us": "%COMMON_DURATION(DS_RX_END:US_TX_BEG:us)%",
+    "ttfb_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%",
+    "duration_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    "rx": "%BYTES_RECEIVED%",
+    "tx": "%BYTES_SENT%",
+}
+"""One line a request, written at its end. `server` is the revision asked last; `waited_us` passed between the last byte
+of the request and the beginning of the last attempt."""
+
+ATTEMPT_FORMAT = {
+    "attempt_end": "%EMIT_TIME(%s.%6f)%",
+    "server": "%UPSTREAM_METADATA(graylift:revision)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+}
+"""One line an attempt that failed, retried or not."""
+
+Record: TypeAlias = RequestRecord | AttemptRecord
+
+REFUSED, RESET, TIMEOUT = "connection refused", "connection reset", "timeout"
+NO_SERVER, OVERLOAD = "no healthy server", "overload"
+
+# Envoy's response flags, in the order in which they explain a failure.
+_REASONS = {
+    "UH": NO_SERVER,
+    "NC": NO_SERVER,
+    "UO": OVERLOAD,
+    "OM": OVERLOAD,
+    "UT": TIMEOUT,
+    "UMSDR": TIMEOUT,
+    "UF": REFUSED,
+    "UC": RESET,
+    "UR": RESET,
+    "LR": RESET,
+    "UPE": RESET,
+}
+# The client left, broke the protocol, or stopped sending.
+_BY_CLIENT = frozenset({"DC", "DPE", "SI"})
+
+
+def parse(line: bytes) -> Record | None:
+    """The record of one line; None for a line that is evidence of nothing: a request to no service (a health check
+    of the gateway, an unknown path, bytes that are no HTTP) or an attempt that the client cut short.
+
+    ValueError with the reason if the line cannot be understood; it was then cut, or not written by our formats.
+    """
+    try:
+        fields = orjson.loads(line)
+        if fields.keys() == REQUEST_FORMAT.keys():
+            return _request(fields)
+        if fields.keys() == ATTEMPT_FORMAT.keys():
+            return _attempt(fields)
+        raise ValueError("it has other fields")
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise ValueError(f"no line of our access log: {type(exc).__name__}: {exc}") from exc
+
+
+def _request(fields: dict[str, Any]) -> RequestRecord | None:
+    route = fields["route"]
+    if route is None:
+        return None
+    role, revision_id = arm_from_name(fields["cluster"])
+    server, attempts, status = fields["server"], int(fields["attempts"]), int(fields["status"])
+    by_upstream = fields["details"] == "via_upstream"
+    outcome, reason = Outcome.OK, None
+    if attempts > 1:
+        # The first attempt failed. Why, its own line says, unless its time was up, which has no line.
+        outcome = Outcome.FAILED
+        waited_us = fields["waited_us"]
+        # Not exactly the limit: the two are read from clocks that Envoy updates at different moments.
+        is_late = waited_us is not None and waited_us >= 0.95 * route["attempt_limit_us"]
+        reason = TIMEOUT if is_late else None
+    elif server is not None and server != revision_id:
+        outcome, reason = Outcome.FAILED, NO_SERVER
+    elif not by_upstream or status >= 400:
+        outcome, reason = _unanswered(status, fields["flags"], fields["details"], by_upstream)
+    ended_s = _epoch_s(fields["end"])
+    ttfb_us, duration_us = fields["ttfb_us"], fields["duration_us"]
+    return RequestRecord(
+        ended_s=ended_s,
+        service=_text(route["service"]),
+        split=_text(route["split"]),
+        arm=role,
+        revision_id=_text(revision_id),
+        answered_by=_text(server) if by_upstream else None,
+        label=_text(route["label"]) if "label" in route else None,
+        attempts=attempts,
+        status=status,
+        outcome=outcome,
+        reason=reason,
+        ttfb_s=None if ttfb_us is None else _duration_s(ttfb_us),
+        # Without a last byte it lasted until Envoy gave up; the wall clock may have stepped back meanwhile.
+        duration_s=max(0.0, ended_s - _epoch_s(fields["start"])) if duration_us is None else _duration_s(duration_us),
+        request_bytes=int(fields["rx"]),
+        response_bytes=int(fields["tx"]),
+    )
+
+
+def _unanswered(status: int, flags: str, details: str | None, by_upstream: bool) -> tuple[Outcome, str | None]:
+    """What it means for the arm that its only attempt gave no complete answer below 400."""
+    if by_upstream:
+        return Outcome.FAILED, f"HTTP {status}"
+    if _by_client(flags, status):
+        return Outcome.ABANDONED, None
+    return Outcome.FAILED, _reason(flags, details) or f"HTTP {status}"
+
+
+def _by_client(flags: str, status: int) -> bool:
+    """Did the client end it, or did Envoy refuse it (too large, malformed) before any model saw it?"""
+    return not _BY_CLIENT.isdisjoint(flags.split(",")) or (flags == "-" and 400 <= status < 500)
+
+
+def _attempt(fields: dict[str, Any]) -> AttemptRecord | None:
+    status, flags = int(fields["status"]), fields["flags"]
+    if _by_client(flags, status):
+        return None
+    return AttemptRecord(
+        ended_s=_epoch_s(fields["attempt_end"]),
+        revision_id=_text(fields["server"]),
+        status=status,
+        reason=_reason(flags, fields["details"]) or f"HTTP {status}",
+    )
+
+
+def _reason(flags: str, details: str | None) -> str | None:
+    present = flags.split(",")
+    reason = next((_REASONS[flag] for flag in _REASONS if flag in present), None)
+    # A connection that got no answer in time fails with the same flag; of an attempt Envoy then says no more at all.
+    return TIMEOUT if reason is REFUSED and (details is None or "timeout" in details) else reason
+
+
+def _epoch_s(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e11:
+        raise ValueError(f"{text} is no time")
+    return seconds
+
+
+def _duration_s(microseconds: int) -> float:
+    if microseconds < 0:
+        raise ValueError(f"{microseconds} us is no duration")
+    return microseconds / 1e6
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"expected a text, got {value!r:.40}")
+    return value

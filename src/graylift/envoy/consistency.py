@@ -1,0 +1,63 @@
+"""Does a routing table hold together? Asked by `files.py` before anything is written. It knows nothing of Envoy."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SALT = re.compile(r"[A-Za-z0-9._-]+")
+_HEADER = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
+
+
+def problems(table: RoutingTable) -> Iterator[str]:
+    """Everything that is inconsistent in the table, each in one sentence; nothing if it can be served."""
+    if table.version < 1:
+        yield f"its version is {table.version}, expected 1 or more"
+    for name, count in Counter(service.service for service in table.services).items():
+        if count > 1:
+            yield f"service {name!r} stands there {count} times"
+    for service in table.services:
+        for problem in _service_problems(service):
+            yield f"service {service.service!r}: {problem}"
+    revisions = (backend.revision_id for service in table.services for backend in backends(service))
+    for revision_id, count in Counter(revisions).items():
+        if count > 1:
+            yield f"revision {revision_id!r} stands there {count} times; it has one service and one role"
+
+
+def _service_problems(service: ServiceRoutes) -> Iterator[str]:
+    if not _NAME.fullmatch(service.service):
+        yield "its name does not fit into a path; use letters, digits, '.', '_' and '-'"
+    for backend in backends(service):
+        if not _NAME.fullmatch(backend.revision_id):
+            yield f"revision id {backend.revision_id!r} must be made of letters, digits, '.', '_' and '-'"
+        address = _ADDRESS.fullmatch(backend.address)
+        if address is None or not 0 < int(address["port"]) < 65_536:
+            yield f"address {backend.address!r} of {backend.revision_id} is not host:port"
+    if service.candidate is None and service.weights.candidate > 0:
+        yield f"candidate weight {service.weights} without a candidate"
+    if service.sticky_header is not None:
+        if not _HEADER.fullmatch(service.sticky_header.lower()):
+            yield f"sticky header {service.sticky_header!r} is no header name"
+        if not _SALT.fullmatch(service.salt):
+            yield f"salt {service.salt!r} must be made of letters, digits, '.', '_' and '-'"
+    for rule in service.match:
+        if not _HEADER.fullmatch(rule.header.lower()):
+            yield f"header {rule.header!r} of a label rule is no header name"
+        if not rule.value:
+            yield f"the label rule on header {rule.header!r} has no value"
+    if not service.split:
+        yield "its split has no name"
+    if not 0 < service.timeout_s < float("inf"):
+        yield f"its timeout is {service.timeout_s} s, expected more than 0"
+
+
+def backends(service: ServiceRoutes) -> tuple[Backend, ...]:
+    """All servers of a service, in any role."""
+    candidate = () if service.candidate is None else (service.candidate,)
+    return (service.stable, *candidate, *service.draining)

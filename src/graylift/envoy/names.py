@@ -1,0 +1,34 @@
+"""The names on which Envoy's files, its log and its admin answers must agree. Used inside this folder alone."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from graylift.domain.weights import Role
+
+Json: TypeAlias = "dict[str, Any]"
+
+TYPE = "type.googleapis.com/envoy"
+
+ROUTES = "main"
+"""The one route configuration: written into `rds.json`, asked for by the bootstrap file."""
+
+REVISION_HEADER = "x-graylift-revision"
+"""In every response of a model: the revision that really gave it."""
+
+UNCHECKED = "unchecked/"
+
+
+def arm(role: Role, revision_id: str) -> str:
+    """The cluster to which requests assigned to a revision in this role are sent; the log names it."""
+    return f"{role.value}/{revision_id}"
+
+
+def arm_from_name(cluster: str) -> tuple[Role, str]:
+    """(role, revision) that a log line's cluster stands for. ValueError if it is no arm."""
+    role, _, revision_id = cluster.partition("/")
+    return Role(role), revision_id
+
+
+def set_header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
