@@ -1,0 +1,143 @@
+"""Build the engine of one side of a release and bind the side to it by digest: from here on it is a revision.
+
+The build runs in a process of its own: native code that crashes or runs out of memory ends that process alone, and a
+cancelled build can be ended at once. Called by `checklist`; later checks look at `Built`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from pydantic import TypeAdapter, ValidationError
+
+from graylift.domain.engine import Manifest
+from graylift.domain.release import CheckResult
+from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
+from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec
+from graylift.domain.weights import Role
+from graylift.errors import EngineError
+
+BUILD = (sys.executable, "-P", "-m", "graylift.engine", "build")
+"""-P: a file of the user's working directory, say onnx.py, is not taken for a module."""
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One side of a release, bound to its revision. `manifest` is its engine's, None for an endpoint."""
+
+    spec: RevisionSpec
+    revision: Revision
+    manifest: Manifest | None
+
+
+async def build_side(
+    service: str, role: Role, spec: RevisionSpec, artefacts: Path, command: Sequence[str] = BUILD
+) -> tuple[Built | None, CheckResult]:
+    """The side's revision, built or found, and the result of the check. None if it cannot be built."""
+    check = f"build {role.value}"
+    match spec.model:
+        case EndpointModel(url):
+            revision = Revision(service, spec.name, _digest(url), RunningEndpoint(url), spec.ready_within_s)
+            sentence = f"{spec.name} runs at {url} already: nothing to build"
+            return Built(spec, revision, None), CheckResult(check, True, sentence, (f"revision {revision.digest}",))
+        case OnnxModel() as model:
+            try:
+                manifest = await _build(model, artefacts, command)
+            except EngineError as error:
+                return None, CheckResult(check, False, f"{spec.name} cannot be built: {error}", (f"from {model.onnx}",))
+            revision = Revision(
+                service, spec.name, _engine_digest(manifest, model), _backend(manifest, model), spec.ready_within_s
+            )
+            return Built(spec, revision, manifest), _result(check, model, manifest, revision)
+        case _:
+            assert_never(spec.model)
+
+
+async def _build(model: OnnxModel, artefacts: Path, command: Sequence[str]) -> Manifest:
+    """EngineError with one sentence: the builder's own if the model is at fault."""
+    arguments = ("--artefacts", str(artefacts), "--onnx", model.onnx)
+    arguments += ("--runtime", model.runtime.value, "--threads", str(model.threads))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us; we end the build if it shall end
+        )
+    except OSError as error:
+        raise EngineError(f"the build cannot be started with {command[0]}: {error.strerror}") from error
+    try:
+        said, complained = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    last = (complained.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    status = await process.wait()
+    if status == 2:
+        raise EngineError(last)
+    if status < 0:
+        raise EngineError(f"the build was killed by {_name_of(-status)}; the last it said: {last}")
+    if status > 0:
+        raise EngineError(f"the build ended with status {status}: {last}")
+    try:
+        return _MANIFEST.validate_json(said)
+    except ValidationError as error:
+        raise EngineError(f"the build gave no manifest: {error.errors()[0]['msg']}") from error
+
+
+def _name_of(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "SIGKILL (by a person, or because the machine ran out of memory)"
+    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+
+
+def _backend(manifest: Manifest, model: OnnxModel) -> ServedEngine:
+    return ServedEngine(manifest.digest, model.inputs, model.outputs)
+
+
+def _engine_digest(manifest: Manifest, model: OnnxModel) -> str:
+    names = [sorted((name.served, name.own) for name in names) for names in (model.inputs, model.outputs)]
+    return _digest(manifest.digest, model.runtime.value, model.threads, *names)
+
+
+def _digest(*parts: object) -> str:
+    """sha256 (hex) over everything that makes the revision behave as it does."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _result(check: str, model: OnnxModel, manifest: Manifest, revision: Revision) -> CheckResult:
+    source, source_digest = manifest.sources[0]
+    runtime = manifest.runtime.value
+    threads = f"{model.threads} thread{'s' * (model.threads != 1)}"
+    sentence = (
+        f"{revision.name} is engine {manifest.digest[:12]} ({_size(manifest.size_bytes)}, {runtime}, {threads}), "
+        f"built in {manifest.build_s:.1f} s from {source} {source_digest[:12]}"
+    )
+    evidence = (
+        f"revision {revision.digest}",
+        f"engine {manifest.digest}",
+        *(f"source {name} {digest}" for name, digest in manifest.sources),
+        *(f"option {name}={value}" for name, value in manifest.options),
+        *(f"version {name} {version}" for name, version in manifest.versions),
+        f"machine {manifest.machine}",
+    )
+    return CheckResult(check, True, sentence, evidence)
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1_000_000:
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e6:.1f} MB"

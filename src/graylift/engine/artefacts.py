@@ -1,0 +1,238 @@
+"""The store of engines: built once, found by what went in, opened by digest, never changed.
+
+    <root>/<digest>/engine.onnx, manifest.json    an artefact; the folder appears complete or not at all
+    <root>/builds/<build key>                      text: the digest that this build gave
+    <root>/builds/<build key>.lock                 held while it is built
+    <root>/builds/<build key>.part/                where it is built; of no use once its lock is free
+
+The build key is a digest of all that shapes a build. The vendor writes it into the engine where the format can carry
+it: so two builds that differ only in an option have two digests, and a digest stands for its sources too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from graylift.domain.engine import EngineSpec, Interface, Manifest, TensorSpec
+from graylift.domain.spec import Runtime
+from graylift.engine.vendors import engine_file, vendor_of
+from graylift.errors import EngineError
+
+
+class ArtefactStore:
+    """Artefacts under one folder. Any number of processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._builds = root / "builds"
+
+    def build(self, spec: EngineSpec) -> Manifest:
+        """The artefact of `spec`: found if these sources were built here with these options and this runtime before.
+
+        Of several at once one builds and the others wait for it. A build that is killed leaves nothing that counts.
+        Raises EngineError if the model cannot be built or the artefact cannot be written.
+        """
+        if spec.threads < 1:
+            raise EngineError(f"an engine needs at least 1 thread, not {spec.threads}")
+        recipe = _recipe_of(spec)
+        key = recipe.key
+        try:
+            self._builds.mkdir(parents=True, exist_ok=True)
+            with _locked(self._builds / f"{key}.lock"):
+                known = self._built(key)
+                if known is not None:
+                    return known
+                part = self._builds / f"{key}.part"
+                shutil.rmtree(part, ignore_errors=True)  # of a build that was killed: we hold its lock
+                part.mkdir()
+                try:
+                    return self._build_in(part, spec, recipe)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+        except OSError as exc:
+            raise EngineError(
+                f"cannot write the artefact under {self._root}: {exc.strerror or exc}; nothing was kept"
+            ) from exc
+
+    def manifest(self, digest: str) -> Manifest:
+        """The artefact's passport. EngineError if the store has no such artefact."""
+        file = self._folder(digest) / "manifest.json"
+        try:
+            return _manifest_from_json(file.read_bytes())
+        except FileNotFoundError as exc:
+            raise EngineError(f"no artefact {digest} in {self._root}; build it first") from exc
+        except OSError as exc:
+            raise EngineError(f"cannot read {file}: {exc.strerror}") from exc
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
+            raise EngineError(f"{file} is damaged; delete {file.parent} and build it again") from exc
+
+    def open(self, digest: str) -> Path:
+        """Path of the engine, whose bytes have this digest now. EngineError if they do not, or it is not there."""
+        file = self._folder(digest) / engine_file(self.manifest(digest).runtime)
+        try:
+            with file.open("rb") as stream:
+                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as exc:
+            raise EngineError(f"cannot read {file}: {exc.strerror}; delete {file.parent} and build it again") from exc
+        if actual != digest:
+            raise EngineError(
+                f"{file} is damaged: its bytes have digest {actual}, expected {digest}; "
+                f"delete {file.parent} and build it again"
+            )
+        return file
+
+    def _folder(self, digest: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise EngineError(f"{digest!r} is no digest of an artefact; expected 64 hexadecimal digits")
+        return self._root / digest
+
+    def _built(self, key: str) -> Manifest | None:
+        """What an earlier build of this key gave, if its artefact is still there and whole."""
+        try:
+            digest = (self._builds / key).read_text("ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+        return self.manifest(digest) if self._is_whole(digest) else None
+
+    def _build_in(
+        self,
+        part: Path,
+        spec: EngineSpec,
+        recipe: _Recipe,
+    ) -> Manifest:
+        engine = part / engine_file(spec.runtime)
+        began = time.monotonic()
+        interface = vendor_of(spec.runtime).build(spec, recipe.key, engine)
+        build_s = time.monotonic() - began
+        if _recipe_of(spec) != recipe:
+            raise EngineError(f"{spec.onnx} or its external data changed while it was built; build it again")
+        with engine.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        manifest = Manifest(
+            digest=digest,
+            runtime=spec.runtime,
+            sources=recipe.sources,
+            options=recipe.options,
+            versions=recipe.versions,
+            machine=recipe.machine,
+            interface=interface,
+            size_bytes=engine.stat().st_size,
+            build_s=round(build_s, 3),
+            built_at_s=time.time(),
+        )
+        (part / "manifest.json").write_bytes(json_from_manifest(manifest))
+        for file in part.iterdir():
+            _sync(file)
+        _sync(part)
+        if not self._is_whole(digest):
+            folder = self._root / digest
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+            _sync(self._root)
+        pointer = self._builds / f"{recipe.key}.new"
+        pointer.write_text(digest, "ascii")
+        _sync(pointer)
+        pointer.rename(self._builds / recipe.key)
+        return self.manifest(digest)
+
+    def _is_whole(self, digest: str) -> bool:
+        try:
+            self.open(digest)
+        except EngineError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """All that shapes a build. The names of the sources do not: a copied model is the same model."""
+
+    sources: tuple[tuple[str, str], ...]
+    runtime: str
+    options: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    machine: str
+
+    @property
+    def key(self) -> str:
+        nameless = replace(self, sources=tuple(("", digest) for _, digest in self.sources))
+        return hashlib.sha256(orjson.dumps(nameless)).hexdigest()
+
+
+def _recipe_of(spec: EngineSpec) -> _Recipe:
+    from graylift.engine.sources import source_files  # imports onnx, which loading does not need
+
+    vendor = vendor_of(spec.runtime)
+    return _Recipe(
+        source_files(Path(spec.onnx)), spec.runtime.value, vendor.options(spec), vendor.versions(), this_machine()
+    )
+
+
+def this_machine() -> str:
+    """Architecture, processor and operating system: what an engine is built for, and nothing that changes daily."""
+    processor = platform.processor() or "unknown processor"
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{platform.machine()}, {processor}, {platform.system()}"
+
+
+def json_from_manifest(manifest: Manifest) -> bytes:
+    """One line of JSON."""
+    return orjson.dumps(manifest)
+
+
+def _manifest_from_json(text: bytes) -> Manifest:
+    document: dict[str, Any] = orjson.loads(text)
+
+    def pairs(name: str) -> tuple[tuple[str, str], ...]:
+        return tuple((str(a), str(b)) for a, b in document[name])
+
+    def tensors(name: str) -> tuple[TensorSpec, ...]:
+        entries: list[dict[str, Any]] = document["interface"][name]
+        return tuple(TensorSpec(e["name"], e["datatype"], tuple(e["shape"])) for e in entries)
+
+    return Manifest(
+        digest=document["digest"],
+        runtime=Runtime(document["runtime"]),
+        sources=pairs("sources"),
+        options=pairs("options"),
+        versions=pairs("versions"),
+        machine=document["machine"],
+        interface=Interface(tensors("inputs"), tensors("outputs")),
+        size_bytes=document["size_bytes"],
+        build_s=document["build_s"],
+        built_at_s=document["built_at_s"],
+    )
+
+
+@contextmanager
+def _locked(file: Path) -> Generator[None]:
+    """Hold an exclusive lock, waiting for it. The kernel frees it if we die. The file stays: removing it would let
+    one process lock the old file and another the new one."""
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,224 @@
+"""ONNX Runtime on the CPU: the only module that imports it. Reached through `vendors`, never directly."""
+
+# ONNX Runtime ships no types: what comes from it is unknown to the type checker, and given one at once here.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from graylift.domain.engine import EngineSpec, Interface, Manifest, TensorSpec
+from graylift.engine.runner import check_inputs
+from graylift.errors import EngineError, InputError
+from graylift.protocols.datatypes import DTYPES, Tensor
+
+_DATATYPES: Mapping[str, str] = {
+    "bool": "BOOL",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float16": "FP16",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+}
+
+# They have no common base of their own. RuntimeError is what pybind11 makes of any other C++ exception.
+_FAILURES = (
+    native.EPFail,
+    native.Fail,
+    native.InvalidArgument,
+    native.InvalidGraph,
+    native.InvalidProtobuf,
+    native.ModelLoadCanceled,
+    native.ModelLoaded,
+    native.ModelRequiresCompilation,
+    native.NoModel,
+    native.NoSuchFile,
+    native.NotFound,
+    native.NotImplemented,
+    native.RuntimeException,
+    RuntimeError,
+    MemoryError,
+)
+
+_FATAL = 4
+"""Log severity. Each real error reaches us as an exception and is logged by whoever handles it; the runtime's own
+line about it (severity 3) may hold values of inputs, which must not get into logs."""
+
+ort.set_default_logger_severity(_FATAL)
+
+
+def options(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
+    return (("optimization", "extended"), ("threads", str(spec.threads)))
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    import onnx  # only builds need it, and it is slow to import
+
+    return (("onnx", onnx.__version__), ("onnxruntime", ort.__version__))
+
+
+def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
+    """Optimise the graph once, offline, into one file with all weights inside.
+
+    Level "extended" (fusions into the CPU's own operators) and not "all": the rest are layouts for the vector width of
+    this very processor, which would tie the file to it. `load` applies those, on the machine that serves.
+    """
+    import onnx
+    from google.protobuf.message import EncodeError
+    from onnx.checker import ValidationError
+
+    source = Path(spec.onnx)
+    session_options = _session_options(spec.threads)
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    session_options.optimized_model_filepath = str(destination)
+    try:
+        # From memory with its external data inside: the runtime would leave that outside, at a path that is not ours.
+        model = onnx.load(source).SerializeToString()
+        session = ort.InferenceSession(model, session_options, providers=["CPUExecutionProvider"])
+    except _FAILURES as exc:
+        raise EngineError(f"{source}: ONNX Runtime cannot build it: {_sentence(exc)}") from exc
+    except EncodeError as exc:
+        raise EngineError(
+            f"{source}: with its external data it exceeds the 2 GiB that an engine of ONNX Runtime may have; "
+            "export it with 16-bit weights, or serve it elsewhere and name it as an endpoint"
+        ) from exc
+    except (ValidationError, ValueError) as exc:
+        raise EngineError(f"{source}: cannot be read with its external data: {_sentence(exc)}") from exc
+    interface = Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
+    optimised = onnx.load(destination)
+    _refuse_unknown_rank(optimised.graph.input, interface, source)
+    onnx.helper.set_model_props(
+        optimised, {**{p.key: p.value for p in optimised.metadata_props}, "graylift.build": build_key}
+    )
+    onnx.save(optimised, destination)
+    return interface
+
+
+def load(engine: Path, manifest: Manifest) -> OnnxRuntimeRunner:
+    """The runner of an artefact that `build` wrote."""
+    session_options = _session_options(int(dict(manifest.options)["threads"]))
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    try:
+        session = ort.InferenceSession(str(engine), session_options, providers=["CPUExecutionProvider"])
+    except _FAILURES as exc:
+        raise EngineError(f"{engine}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
+    return OnnxRuntimeRunner(session, manifest.interface)
+
+
+class OnnxRuntimeRunner:
+    """A `Runner`. Runs of several callers share the session's pool of threads."""
+
+    def __init__(self, session: Any, interface: Interface) -> None:
+        self._session: Any = session
+        self._interface = interface
+        self._output_names = [spec.name for spec in interface.outputs]
+
+    @property
+    def interface(self) -> Interface:
+        return self._interface
+
+    def infer(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_inputs(self._interface, inputs)
+        feeds = {name: _texts_from_bytes(name, tensor) for name, tensor in inputs.items()}
+        try:
+            outputs = self._session.run(self._output_names, feeds)
+        except _FAILURES as exc:
+            raise EngineError(_failure(exc)) from exc
+        return {name: _bytes_from_texts(tensor) for name, tensor in zip(self._output_names, outputs, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _session_options(threads: int) -> Any:
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = threads
+    session_options.inter_op_num_threads = 1
+    # Threads that spin while they wait take the cores of the revision that is served beside this one: both get slower
+    # by up to three times, and a comparison of the two measures its own interference.
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session_options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    session_options.log_severity_level = _FATAL
+    return session_options
+
+
+def _tensor_specs(arguments: Sequence[Any], source: Path) -> tuple[TensorSpec, ...]:
+    specs: list[TensorSpec] = []
+    for argument in arguments:
+        element = re.fullmatch(r"tensor\((\w+)\)", argument.type)
+        datatype = _DATATYPES.get(element[1]) if element else None
+        if datatype is None:
+            raise EngineError(
+                f"{source}: {argument.name!r} is a {argument.type}, which cannot be served; "
+                f"expected a tensor of {', '.join(_DATATYPES)}"
+            )
+        shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in argument.shape)
+        specs.append(TensorSpec(argument.name, datatype, shape))
+    return tuple(specs)
+
+
+def _refuse_unknown_rank(graph_inputs: Sequence[Any], interface: Interface, source: Path) -> None:
+    """The runtime calls a tensor of unknown rank a scalar; as an interface that would refuse every real input."""
+    served = {spec.name for spec in interface.inputs}
+    for value in graph_inputs:
+        if value.name in served and not value.type.tensor_type.HasField("shape"):
+            raise EngineError(
+                f"{source}: input {value.name!r} declares no shape, not even its number of dimensions; "
+                "export the model with the shape of its inputs (dimensions may be dynamic)"
+            )
+
+
+def _texts_from_bytes(name: str, tensor: Tensor) -> Tensor:
+    """The runtime's strings are texts; it would write `bytes` elements as Python shows them."""
+    if tensor.dtype != DTYPES["BYTES"]:
+        return tensor
+    try:
+        return _mapped(tensor, bytes.decode)
+    except UnicodeDecodeError as exc:
+        raise InputError(f"input {name!r}: the model takes text, but an element is not UTF-8") from exc
+
+
+def _bytes_from_texts(tensor: Tensor) -> Tensor:
+    return _mapped(tensor, str.encode) if tensor.dtype == DTYPES["BYTES"] else tensor
+
+
+def _mapped(tensor: Tensor, function: Any) -> Tensor:
+    mapped = np.empty(tensor.size, dtype=np.object_)
+    mapped[:] = [function(element) for element in tensor.ravel()]
+    return mapped.reshape(tensor.shape)
+
+
+def _failure(exc: BaseException) -> str:
+    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input."""
+    text = _sentence(exc)
+    where = re.match(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", text)
+    if where is None:
+        return f"inference failed: {_masked(text)}"
+    return f"inference failed in {where[1]} node {where[2]!r}: {_masked(text[where.end() :])}"
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", text))
+
+
+def _sentence(exc: BaseException) -> str:
+    """The runtime's message on one line, without its prefix and the paths of its own source files."""
+    text = " ".join(str(exc).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^Load model from \S* failed:", "", text)
+    return re.sub(r"/\S*?\.(cc|h|cpp):\d+ ", "", text)

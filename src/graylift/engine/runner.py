@@ -1,0 +1,67 @@
+"""What every engine looks like once it is loaded, and the check of inputs that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from graylift.domain.engine import Interface, TensorSpec
+from graylift.errors import InputError
+from graylift.protocols.datatypes import DTYPES, Tensor, datatype_of
+
+
+class Runner(Protocol):
+    """A loaded engine. `infer` may be called from several threads at once; `close` only after the last one returned."""
+
+    @property
+    def interface(self) -> Interface: ...
+
+    def infer(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs by name, in the order of the interface.
+
+        inputs: one tensor for each input of the interface (`graylift.protocols.datatypes` says how BYTES look)
+        Raises InputError if they do not fit the interface, EngineError if the runtime fails on inputs that do.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
+
+
+def check_inputs(interface: Interface, inputs: Mapping[str, Tensor]) -> None:
+    """InputError, with the expected and the given, unless `inputs` fit `interface`."""
+    expected = {spec.name: spec for spec in interface.inputs}
+    for name in inputs:
+        if name not in expected:
+            raise InputError(f"the model has no input {name!r}; it takes {_listed(interface.inputs)}")
+    for name, spec in expected.items():
+        tensor = inputs.get(name)
+        if tensor is None:
+            raise InputError(f"input {name!r} is missing; the model takes {_listed(interface.inputs)}")
+        if tensor.dtype != DTYPES[spec.datatype]:
+            raise InputError(f"input {name!r}: expected {spec.datatype}, got {_datatype(tensor)}")
+        if not _fits(tensor.shape, spec.shape):
+            raise InputError(
+                f"input {name!r}: expected shape {_shape(spec.shape)}, got {_shape(tensor.shape)}"
+                + (" (? is any size)" if -1 in spec.shape else "")
+            )
+
+
+def _fits(given: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return len(given) == len(expected) and all(e in (-1, g) for g, e in zip(given, expected, strict=True))
+
+
+def _datatype(tensor: Tensor) -> str:
+    try:
+        return datatype_of(tensor)
+    except KeyError:
+        return f"numpy's {tensor.dtype}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{','.join('?' if dim < 0 else str(dim) for dim in shape)}]"
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(str(spec) for spec in specs)

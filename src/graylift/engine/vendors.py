@@ -1,0 +1,63 @@
+"""What a vendor's module offers, and which module stands for which runtime.
+
+A new runtime is a member of `Runtime`, a module beside `onnx_runtime`, and a case here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from graylift.domain.engine import EngineSpec, Interface, Manifest
+from graylift.domain.spec import Runtime
+from graylift.engine.runner import Runner
+from graylift.errors import EngineError
+
+
+class Vendor(Protocol):
+    """Stateless; implemented by modules."""
+
+    def options(self, spec: EngineSpec) -> tuple[tuple[str, str], ...]:
+        """Everything but sources and versions that shapes the build, as (name, value), ascending by name."""
+        ...
+
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """(package, version) of the runtime and what it builds with, ascending by name."""
+        ...
+
+    def build(self, spec: EngineSpec, build_key: str, destination: Path) -> Interface:
+        """Write the engine, one file, to `destination`. EngineError if the model cannot be built.
+
+        build_key: to be carried by the file where its format can, so that different builds have different digests
+        """
+        ...
+
+    def load(self, engine: Path, manifest: Manifest) -> Runner:
+        """EngineError if the runtime refuses the file."""
+        ...
+
+
+def vendor_of(runtime: Runtime) -> Vendor:
+    """The module of a runtime, imported now. EngineError with the install command if the runtime is not there."""
+    match runtime:
+        case Runtime.ONNXRUNTIME:
+            try:
+                from graylift.engine import onnx_runtime
+            except ImportError as exc:
+                raise _missing(exc, "onnxruntime") from exc
+            return onnx_runtime
+        case _:
+            assert_never(runtime)
+
+
+def engine_file(runtime: Runtime) -> str:
+    """Name of the engine in its artefact's folder."""
+    match runtime:
+        case Runtime.ONNXRUNTIME:
+            return "engine.onnx"
+        case _:
+            assert_never(runtime)
+
+
+def _missing(exc: ImportError, package: str) -> EngineError:
+    return EngineError(f"the runtime {package} cannot be imported ({exc}); install it with: pip install {package}")

@@ -1,0 +1,167 @@
+"""The life of the server's process: listen, be live, load, warm up, be ready; on SIGTERM drain and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+
+import uvicorn
+import uvloop
+
+from graylift.engine.artefacts import ArtefactStore
+from graylift.engine.load import load
+from graylift.errors import EngineError
+from graylift.serve.app import App, Stage
+from graylift.serve.line import Line
+from graylift.serve.model import ServedModel, served_model
+from graylift.serve.options import Options
+from graylift.serve.warmup import warm
+
+log = logging.getLogger(__name__)
+
+EXIT_ENDED = 0
+EXIT_NOT_LOADED = 3
+EXIT_NO_PORT = 4
+
+_GRACE_S = 0.5
+"""How long after SIGTERM open connections are still answered, each with `connection: close`. A connection that is
+closed under a request on its way is an error that its client must not repeat by itself."""
+_KEEP_ALIVE_S = 2 * 3600
+"""Clients close idle connections (a gateway after an hour), never we: see above."""
+
+
+def run(options: Options) -> int:
+    """Serve until a signal ends it; the exit status. To be called once, in the main thread, with logging set up."""
+    try:
+        listener = _listener(options.host, options.port)
+    except OSError as exc:
+        log.critical("cannot listen on %s:%d: %s", options.host, options.port, exc.strerror or exc)
+        return EXIT_NO_PORT
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Process(options).live(listener))
+
+
+class _Process:
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._line = Line(options.contexts, options.max_queue)
+        self._pool = ThreadPoolExecutor(options.contexts, thread_name_prefix="context")
+        self._app = App(options.service, options.version, self._line, self._pool, max_body_bytes=options.max_body_bytes)
+        self._server = _Server(
+            uvicorn.Config(
+                self._app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+            )
+        )
+        self._status = EXIT_ENDED
+
+    async def live(self, listener: socket.socket) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._drain, number)
+        host, port = listener.getsockname()[:2]
+        log.info("start: %s on %s:%d, process %d", self._options.revision_id, host, port, os.getpid())
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(self._start())
+            await self._server.serve(sockets=[listener])
+            starting.cancel()
+        if self._status == EXIT_ENDED:
+            log.info("exit")
+        return self._status
+
+    async def _start(self) -> None:
+        """Load and warm up, both in a context's thread: the loop answers health checks meanwhile."""
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        try:
+            model = await loop.run_in_executor(self._pool, _loaded, self._options)
+        except EngineError as exc:
+            log.critical("cannot serve %s: %s", self._options.revision_id, exc)
+            self._status = EXIT_NOT_LOADED
+            self._server.should_exit = True
+            return
+        self._app.model = model
+        log.info(
+            "loaded: %s, %s -> %s, in %.2f s",
+            self._options.artefact,
+            ", ".join(map(str, model.interface.inputs)),
+            ", ".join(map(str, model.interface.outputs)),
+            time.monotonic() - began,
+        )
+        warmed = await loop.run_in_executor(self._pool, warm, model)
+        if warmed.problem is None:
+            log.info(
+                "warmed: %d runs, first %.1f ms, last %.1f ms", warmed.runs, warmed.first_s * 1e3, warmed.last_s * 1e3
+            )
+        else:
+            log.warning("warmed: not fully (%d runs), it fails on zeros: %s", warmed.runs, warmed.problem)
+        if self._app.stage is Stage.STARTING:
+            self._app.stage = Stage.READY
+            log.info("ready: %.2f s after the start", time.monotonic() - began)
+
+    def _drain(self, number: signal.Signals) -> None:
+        if self._app.stage is Stage.DRAINING:
+            return
+        self._app.stage = Stage.DRAINING
+        log.info("drain: %s, %d running, %d waiting", number.name, self._line.running, self._line.waiting)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._options.drain_timeout_s, self._cut)
+        if self._server.started:
+            for listening in self._server.servers:
+                listening.close()
+        loop.call_later(_GRACE_S if self._server.server_state.connections else 0, self._finish)
+
+    def _finish(self) -> None:
+        self._server.should_exit = True
+
+    def _cut(self) -> None:
+        log.warning(
+            "exit: %d requests were still open after %g s and are cut off",
+            len(self._server.server_state.tasks),
+            self._options.drain_timeout_s,
+        )
+        # Native code in a thread cannot be interrupted, and everything gentler waits for it.
+        os._exit(EXIT_ENDED)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Signals are ours: uvicorn would close idle connections at once, and die of the signal in the end."""
+        yield
+
+
+def _loaded(options: Options) -> ServedModel:
+    """Runs in a context's thread: the runtime is imported here, and a large engine takes a while."""
+    store = ArtefactStore(options.artefacts)
+    runner = load(store, options.artefact)
+    return served_model(runner, store.manifest(options.artefact).runtime.value, options.inputs, options.outputs)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    # A port whose last owner just ended may be taken at once; one that is listened on may not.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener

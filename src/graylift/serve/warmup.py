@@ -1,0 +1,87 @@
+"""Running an engine a few times before anybody waits for it: first runs allocate, page in and choose kernels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from graylift.domain.engine import Interface, TensorSpec
+from graylift.engine.runner import Runner
+from graylift.errors import EngineError
+from graylift.protocols.datatypes import DTYPES, Tensor
+
+_AGREE = 1.2
+"""Two runs in a row agree if neither took more than this many times the other."""
+_MAX_RUNS = 10
+_MAX_S = 10.0
+_BATCH = 8
+_SIZES = (1, 64)
+"""What dynamic dimensions are tried with: 1, and where that is too small for the model's kernels, 64."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """runs: that succeeded. problem: why the last one did not, None if all did."""
+
+    runs: int
+    first_s: float
+    last_s: float
+    problem: str | None
+
+
+def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
+    """Run on made-up inputs (zeros and empty strings) until the times settle; then so with a larger batch, where the
+    first dimensions are dynamic. Bounded in runs and time. A failure is reported, not raised: zeros may be no input
+    for this model, and real ones fine.
+    """
+    began = clock()
+    size, durations, problem = _first_run(runner, clock)
+    if problem is not None:
+        return WarmUp(0, 0.0, 0.0, problem)
+    batches = (1, _BATCH) if any(spec.shape[:1] == (-1,) for spec in runner.interface.inputs) else (1,)
+    for batch in batches:
+        inputs = made_up_inputs(runner.interface, batch, size)
+        previous = None
+        for _ in range(_MAX_RUNS):
+            try:
+                durations.append(_timed(runner, inputs, clock))
+            except EngineError as exc:
+                return WarmUp(len(durations), durations[0], durations[-1], str(exc))
+            if (previous is not None and _agree(previous, durations[-1])) or clock() - began > _MAX_S:
+                break
+            previous = durations[-1]
+    return WarmUp(len(durations), durations[0], durations[-1], None)
+
+
+def made_up_inputs(interface: Interface, batch: int, size: int) -> dict[str, Tensor]:
+    """Inputs of the right shape: a dynamic first dimension becomes `batch`, any other dynamic one `size`."""
+    return {spec.name: _made_up(spec, batch, size) for spec in interface.inputs}
+
+
+def _made_up(spec: TensorSpec, batch: int, size: int) -> Tensor:
+    shape = tuple((batch if axis == 0 else size) if dim < 0 else dim for axis, dim in enumerate(spec.shape))
+    return np.full(shape, b"", DTYPES["BYTES"]) if spec.datatype == "BYTES" else np.zeros(shape, DTYPES[spec.datatype])
+
+
+def _first_run(runner: Runner, clock: Callable[[], float]) -> tuple[int, list[float], str | None]:
+    """The smallest size that the model takes, with the duration of that run; or why it takes none."""
+    problem = None
+    for size in _SIZES:
+        try:
+            return size, [_timed(runner, made_up_inputs(runner.interface, 1, size), clock)], None
+        except EngineError as exc:
+            problem = problem or str(exc)
+    return _SIZES[0], [], problem
+
+
+def _timed(runner: Runner, inputs: dict[str, Tensor], clock: Callable[[], float]) -> float:
+    began = clock()
+    runner.infer(inputs)
+    return clock() - began
+
+
+def _agree(one: float, other: float) -> bool:
+    return max(one, other) <= _AGREE * min(one, other)
