@@ -1,0 +1,1 @@
+"""Real models from packages, real inputs and ready release files: what `graylift demo` shows Graylift with."""

@@ -1,0 +1,41 @@
+"""Templates of the page, with the words they use. Called by `html` and `markdown`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from graylift.domain.spec import Metric
+from graylift.report import words
+from graylift.report.facts import Facts
+
+_WORDS: dict[str, Callable[..., str]] = {
+    "utc": words.utc,
+    "span": words.span,
+    "latency": words.latency,
+    "share": words.share,
+    "count": words.count,
+    "measured": words.measured,
+    "effect": words.effect,
+}
+
+
+def template(name: str, *, autoescape: bool, finalize: Callable[[object], object] | None = None) -> Template:
+    """The template file `name` of this package; a name it does not know is an error, not an empty word."""
+    environment = Environment(
+        loader=PackageLoader("graylift", "report"),
+        autoescape=autoescape,  # noqa: S701 -- Markdown escapes in `finalize`
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(_WORDS)
+    return environment.get_template(name)
+
+
+def metrics_of(facts: Facts) -> dict[str, Metric]:
+    """The metric of each check, by the check's name."""
+    return {check.name: check.metric for check in facts.release.spec.judge.checks}

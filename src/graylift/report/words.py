@@ -1,0 +1,67 @@
+"""Numbers, times and margins as a reader of the page wants them. Called by the renderings."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from graylift.domain.judgement import Verdict
+from graylift.domain.spec import Metric
+
+
+def utc(epoch_s: float) -> str:
+    """`2026-03-01 12:31:05 UTC`"""
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def span(seconds: float) -> str:
+    """A length of time, in its two largest units: `1 h 5 min`, `42 s`."""
+    whole = max(0, round(seconds))
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)]
+    parts = [f"{whole // size % (limit // size)} {unit}" for (unit, size), limit in zip(units, _LIMITS, strict=True)]
+    first = next(index for index, (_, size) in enumerate(units) if whole >= size)
+    return " ".join(part for part in parts[first : first + 2] if not part.startswith("0 "))
+
+
+_LIMITS = (86_400 * 10**6, 86_400, 3600, 60)
+
+
+def latency(seconds: float | None) -> str:
+    """`0.21 ms`, `12.4 ms`, `1.53 s`: three digits."""
+    if seconds is None:
+        return "–"
+    number, unit = (seconds, "s") if seconds >= 1 else (seconds * 1000, "ms")
+    digits = max(0, 2 - math.floor(math.log10(number))) if number > 0 else 0
+    return f"{number:.{min(digits, 6)}f} {unit}"
+
+
+def share(value: float | None) -> str:
+    """`0.42 %`"""
+    return "–" if value is None else f"{value * 100:.3g} %"
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def measured(value: float | None, metric: Metric) -> str:
+    return share(value) if metric is Metric.ERRORS else latency(value)
+
+
+def effect(verdict: Verdict, metric: Metric) -> str:
+    """The 95 % interval of the effect: `0.97x to 1.08x`, `-0.2pp to +0.4pp`."""
+    low, high = verdict.effect_low, verdict.effect_high
+    if low is None and high is None:
+        return "not known yet"
+    if low is None:
+        return f"up to {_effect(high, metric)}"
+    if high is None:
+        return f"from {_effect(low, metric)}"
+    return f"{_effect(low, metric)} to {_effect(high, metric)}"
+
+
+def _effect(value: float | None, metric: Metric) -> str:
+    assert value is not None
+    return f"{value * 100:+.2f}pp" if metric is Metric.ERRORS else f"{value:.2f}x"
