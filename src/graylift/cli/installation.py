@@ -1,0 +1,83 @@
+"""Where one Graylift lives on this machine: its state directory and the settings that must outlast a command.
+
+A state directory holds everything: the store, the artefacts, Envoy's files and log, the servers' logs. Two of them
+on one machine know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from graylift.errors import CommandRefused
+
+DEFAULT_STATE = Path(".graylift")
+DEFAULT_LISTEN = "127.0.0.1:8080"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """state: absolute. envoy: a binary to use instead of the one that came with Graylift."""
+
+    state: Path
+    listen_host: str
+    listen_port: int
+    envoy: Path | None
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the gateway."""
+        host = f"[{self.listen_host}]" if ":" in self.listen_host else self.listen_host
+        return f"http://{host}:{self.listen_port}"
+
+    @property
+    def store_file(self) -> Path:
+        return self.state / "graylift.db"
+
+    @property
+    def artefacts(self) -> Path:
+        return self.state / "artefacts"
+
+    @property
+    def servers(self) -> Path:
+        return self.state / "servers"
+
+    @property
+    def gateway(self) -> Path:
+        return self.state / "gateway"
+
+    def remember(self) -> None:
+        """Write the settings down, so that a later command without options finds the same gateway."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "listen": f"{self.listen_host}:{self.listen_port}",
+            "envoy": str(self.envoy) if self.envoy else None,
+        }
+        scratch = self.state / "settings.json.tmp"
+        scratch.write_text(json.dumps(settings, indent=2) + "\n")
+        os.replace(scratch, self.state / "settings.json")
+
+
+def installation_from(state: Path | None, listen: str | None = None, envoy: Path | None = None) -> Installation:
+    """What the options say, else what the state directory remembers, else the defaults. CommandRefused if wrong."""
+    root = (state or DEFAULT_STATE).absolute()
+    remembered: dict[str, str | None] = {}
+    settings = root / "settings.json"
+    if settings.exists():
+        try:
+            remembered = json.loads(settings.read_text())
+        except ValueError as exc:
+            raise CommandRefused(f"{settings} is damaged ({exc}); delete it and name --listen again") from exc
+    host, port = _address(listen or remembered.get("listen") or DEFAULT_LISTEN)
+    own = remembered.get("envoy")
+    binary = envoy or (Path(own) if own else None)
+    return Installation(root, host, port, binary.absolute() if binary else None)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise CommandRefused(f"--listen takes HOST:PORT, as in {DEFAULT_LISTEN}; not {text!r}")
+    return host.strip("[]"), int(port)

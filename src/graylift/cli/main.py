@@ -1,0 +1,254 @@
+"""`graylift`: the commands as people type them. What they do is in `commands.py`, imported when one is carried out:
+`graylift --help` and shell completion must not wait for a database and an HTTP client.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from graylift.cli.installation import DEFAULT_LISTEN
+from graylift.cli.reporting import ReportFormat
+from graylift.demo.catalogue import ENTRIES, Variant
+from graylift.domain.release import CommandKind
+from graylift.errors import CommandRefused, GrayliftError, SpecError
+
+app = typer.Typer(
+    name="graylift",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Put a new version of a model into production a little at a time; take it back by itself when it is worse.",
+    epilog="Start with [bold]graylift demo[/bold], then [bold]graylift validate FILE[/bold] and "
+    "[bold]graylift run FILE[/bold] with your own model. Exit codes: 0 done, 1 our failure, 2 wrong file or use, "
+    "3 rolled back, 4 rejected before traffic, 130 interrupted.",
+)
+
+RELEASES = "Releases"
+STEERING = "Steering a release"
+LOOKING = "Looking"
+
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        envvar="GRAYLIFT_STATE",
+        help="Directory that holds everything of one installation. Default: .graylift",
+        show_default=False,
+    ),
+]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        envvar="GRAYLIFT_LISTEN",
+        metavar="HOST:PORT",
+        help=f"Where clients reach the gateway. Default: as the state directory remembers, else {DEFAULT_LISTEN}.",
+        show_default=False,
+    ),
+]
+Envoy = Annotated[
+    Path | None,
+    typer.Option("--envoy", envvar="GRAYLIFT_ENVOY", help="Your own Envoy binary (1.40) instead of the packaged one."),
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live view, also on a terminal.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stays in the events and in the report.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The release file.")]
+Service = Annotated[str, typer.Argument(metavar="NAME", help="A service, and so its newest release.")]
+AnyName = Annotated[str, typer.Argument(metavar="NAME", help="A service (its newest release), or a release id.")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"graylift {version('graylift')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def graylift(
+    *,
+    wanted: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
+
+
+@app.command(rich_help_panel=RELEASES)
+def run(file: File, state: State = None, listen: Listen = None, envoy: Envoy = None, *, plain: Plain = False) -> None:
+    """Run one release to its end: check, start, shift traffic stage by stage, promote or roll back.
+
+    Starts what is not running yet (gateway, model servers) and leaves it running: the gateway goes on serving after the
+    release, [bold]graylift down[/bold] ends it. Ctrl-C stops the watching and deciding, not the traffic: it keeps its
+    split, and the same command goes on where the release stands.
+    """
+    with _explained():
+        from graylift.cli import commands
+
+        raise typer.Exit(commands.run(file, state, listen, envoy, plain=plain))
+
+
+@app.command(rich_help_panel=RELEASES)
+def up(state: State = None, listen: Listen = None, envoy: Envoy = None) -> None:
+    """Keep gateway, model servers and controller up, for any number of services, until Ctrl-C or SIGTERM.
+
+    Start releases beside it with [bold]graylift run FILE[/bold]. Stopping it leaves the gateway and the servers
+    serving; the next [bold]graylift up[/bold] adopts them. [bold]graylift down[/bold] ends everything.
+    """
+    with _explained():
+        from graylift.cli import commands
+
+        commands.up(state, listen, envoy)
+
+
+@app.command(rich_help_panel=RELEASES)
+def down(state: State = None) -> None:
+    """End the gateway and all model servers of this installation. What is stored stays."""
+    with _explained():
+        from graylift.cli import commands
+
+        commands.down(state)
+
+
+@app.command(rich_help_panel=RELEASES)
+def validate(file: File, *, as_json: AsJson = False) -> None:
+    """Check a release file: every mistake at once, each with its line, column and cure. Exit 0 if there is none."""
+    with _explained():
+        from graylift.cli import looking
+
+        raise typer.Exit(looking.validate(file, as_json=as_json))
+
+
+@app.command(
+    rich_help_panel=RELEASES,
+    epilog="Scenarios. " + " ".join(f"[bold]{entry.name}[/bold]: {entry.what}" for entry in ENTRIES),
+)
+def demo(
+    scenario: Annotated[str, typer.Argument(help="What to release.")] = ENTRIES[0].name,
+    folder: Annotated[Path, typer.Option(help="Where models, release files and reports are written.")] = Path(
+        "graylift-demo"
+    ),
+    only: Annotated[
+        Variant | None,
+        typer.Option(help="One release alone: the good or the bad candidate, a slow one, or the same model twice."),
+    ] = None,
+    *,
+    plain: Plain = False,
+) -> None:
+    """Two whole releases of a real model under load: a good candidate is promoted, a bad one rolled back."""
+    with _explained():
+        from graylift.cli import commands
+
+        raise typer.Exit(commands.demo(scenario, folder, only, plain=plain))
+
+
+@app.command(rich_help_panel=STEERING)
+def promote(name: Service, reason: Reason = "", state: State = None) -> None:
+    """Go on to the next stage now, without waiting for the rest of this one."""
+    _steer(CommandKind.PROMOTE, name, reason, state)
+
+
+@app.command(rich_help_panel=STEERING)
+def pause(name: Service, reason: Reason = "", state: State = None) -> None:
+    """Hold the release where it is; the split stays. A failing candidate is still rolled back."""
+    _steer(CommandKind.PAUSE, name, reason, state)
+
+
+@app.command(rich_help_panel=STEERING)
+def resume(name: Service, reason: Reason = "", state: State = None) -> None:
+    """Let a paused release go on."""
+    _steer(CommandKind.RESUME, name, reason, state)
+
+
+@app.command(rich_help_panel=STEERING)
+def approve(name: Service, reason: Reason = "", state: State = None) -> None:
+    """Approve the current stage, where the release file asks for it."""
+    _steer(CommandKind.APPROVE, name, reason, state)
+
+
+@app.command(rich_help_panel=STEERING)
+def abort(name: Service, reason: Reason = "", state: State = None) -> None:
+    """Take the candidate back now. Works with no controller running, too, and waits until the rollback is verified."""
+    _steer(CommandKind.ABORT, name, reason, state)
+
+
+@app.command(rich_help_panel=STEERING)
+def retry(name: Service, reason: Reason = "", state: State = None) -> None:
+    """Begin a new attempt with the same release file, after a rollback or a rejection."""
+    _steer(CommandKind.RETRY, name, reason, state)
+
+
+@app.command(rich_help_panel=LOOKING)
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A service or a release; all without.")] = None,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Where things stand: each service, its stable revision, its newest release; one release in full with NAME."""
+    with _explained():
+        from graylift.cli import looking
+
+        looking.status(name, state, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOOKING)
+def events(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A service; all without.")] = None,
+    state: State = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as new ones come, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What happened, oldest first: who did what, when, and why. With --json one object a line."""
+    with _explained():
+        from graylift.cli import looking
+
+        looking.events(name, state, follow=follow, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOOKING)
+def report(
+    name: AnyName,
+    form: Annotated[ReportFormat, typer.Option("--format", "-f", help="html has the plots.")] = ReportFormat.MARKDOWN,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; standard output without.")] = None,
+    state: State = None,
+) -> None:
+    """One page about one release, fit for a change ticket: outcome, timeline, stages, verdicts, digests."""
+    with _explained():
+        from graylift.cli import looking
+
+        looking.report(name, form, out, state)
+
+
+def _steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None:
+    with _explained():
+        from graylift.cli import commands
+
+        commands.steer(kind, name, reason, state)
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    """Turn our errors into a message and an exit code. Anything else is a defect of ours and keeps its traceback."""
+    try:
+        yield
+    except SpecError as exc:
+        count = len(exc.problems)
+        _fail(f"{exc}\n\n{count} mistake{'' if count == 1 else 's'}; nothing was started", 2)
+    except CommandRefused as exc:
+        _fail(f"graylift: {exc}", 2)
+    except GrayliftError as exc:
+        _fail(f"graylift: {exc}", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    raise typer.Exit(code) from None

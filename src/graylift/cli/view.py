@@ -1,0 +1,223 @@
+"""A release as a terminal shows it: the stages as a track, both arms, each check's verdict and why, the latest events.
+
+Built from values alone, so that `run`, `status` and their tests draw the same picture. When to draw, and where the
+values come from, is `live.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from graylift.domain.evidence import IntervalReport
+from graylift.domain.histogram import merged
+from graylift.domain.judgement import Ruling
+from graylift.domain.release import Event, Phase, Release
+from graylift.domain.weights import Role, Weights
+
+RECENT_S = 5.0
+"""Rates and quantiles of the arms are over the newest intervals of this many seconds; the table says so."""
+
+_PHASE_STYLE = {
+    Phase.PROMOTED: "bold green",
+    Phase.ROLLED_BACK: "bold red",
+    Phase.ROLLING_BACK: "bold red",
+    Phase.ROLLBACK_FAILED: "bold white on red",
+    Phase.REJECTED: "bold red",
+    Phase.PAUSED: "bold yellow",
+}
+_BEFORE_TRAFFIC = (Phase.PENDING, Phase.CHECKING, Phase.STARTING, Phase.REJECTED)
+_RULING_STYLE = {Ruling.PASS: "green", Ruling.FAIL: "bold red", Ruling.INCONCLUSIVE: "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm over the newest RECENT_S seconds. `error_share` and the quantiles are None without requests."""
+
+    role: Role
+    revision: str
+    rate: float
+    error_share: float | None
+    p50_s: float | None
+    p99_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is shown of one release. `weights` are those in force; `events` are its own, oldest first."""
+
+    release: Release
+    weights: Weights
+    stable: Arm
+    candidate: Arm
+    events: tuple[Event, ...]
+
+
+def view_from(release: Release, weights: Weights, reports: Sequence[IntervalReport], events: Sequence[Event]) -> View:
+    newest_s = max((report.start_s + report.length_s for report in reports), default=0.0)
+    recent = [report for report in reports if report.start_s >= newest_s - RECENT_S]
+    # Gateways watch the same seconds side by side: time counts once, requests add up.
+    seconds = newest_s - min((report.start_s for report in recent), default=newest_s)
+
+    def arm(role: Role, revision: str) -> Arm:
+        windows = [
+            window
+            for report in recent
+            for window in report.windows
+            if window.service == release.service and window.arm is role and window.label is None
+        ]
+        requests = sum(window.requests for window in windows)
+        latency = merged(window.latency for window in windows)
+        return Arm(
+            role=role,
+            revision=revision,
+            rate=requests / seconds if seconds else 0.0,
+            error_share=sum(window.failed for window in windows) / requests if requests else None,
+            p50_s=latency.quantile(0.5),
+            p99_s=latency.quantile(0.99),
+        )
+
+    return View(
+        release=release,
+        weights=weights,
+        stable=arm(Role.STABLE, release.spec.stable.name),
+        candidate=arm(Role.CANDIDATE, release.spec.candidate.name),
+        events=tuple(event for event in events if event.release_id == release.id),
+    )
+
+
+def render(view: View, now: float, most_events: int = 8) -> RenderableType:
+    """The whole picture, for a terminal of any width."""
+    release = view.release
+    parts: list[RenderableType] = [
+        _headline(release, now),
+        track(release),
+        Text(release.reason, style="italic"),
+        Text(),
+    ]
+    if release.phase in _BEFORE_TRAFFIC:
+        parts.append(_checklist(release))
+    else:
+        parts += [_arms(view), Text(), _verdicts(release)]
+    parts.append(Text())
+    parts.extend(
+        Text(line_from_event(event), style="dim", no_wrap=True, overflow="ellipsis")
+        for event in view.events[-most_events:]
+    )
+    return Group(*parts)
+
+
+def track(release: Release) -> Text:
+    """The stages in a row; where it stands is bright, what is done is green, what never came stays dim."""
+    text = Text()
+    lost = release.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.REJECTED)
+    on_traffic = release.phase in (Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING)
+    passed = (
+        release.stage if on_traffic or lost else (len(release.spec.stages) if release.phase is Phase.PROMOTED else 0)
+    )
+    for index, stage in enumerate(release.spec.stages):
+        if index:
+            text.append(" ── ", style="dim")
+        label = f"{stage.weights}" + (" watch" if stage.is_watch else "")
+        if index < passed:
+            text.append(f"✓ {label}", style="green")
+        elif lost and index == passed and release.done:
+            text.append(f"✗ {label}", style="bold red")
+        elif on_traffic and index == passed:
+            text.append(f"● {label}", style="bold cyan")
+        else:
+            text.append(f"○ {label}", style="dim")
+    return text
+
+
+def phase_style(phase: Phase) -> str:
+    return _PHASE_STYLE.get(phase, "bold cyan")
+
+
+def line_from_event(event: Event) -> str:
+    """`12:03:41  PROGRESSING  text` in local time, with the person if it was one."""
+    at = datetime.fromtimestamp(event.at_s, UTC).astimezone().strftime("%H:%M:%S")
+    by = "" if event.by == "graylift" or f"by {event.by}" in event.text else f" (by {event.by})"
+    return f"{at}  {event.kind:11}  {event.text}{by}"
+
+
+def line_from_view(view: View) -> str:
+    """One line for where lines are all there is: a log, a pipe."""
+    release = view.release
+    arms = "; ".join(
+        f"{arm.role.value} {arm.revision}: {arm.rate:.0f} req/s, errors {_share(arm.error_share)},"
+        f" p50 {_duration(arm.p50_s)}, p99 {_duration(arm.p99_s)}"
+        for arm in (view.stable, view.candidate)
+    )
+    rulings = ", ".join(f"{v.check} {v.ruling.value}" for v in release.judgement.verdicts) if release.judgement else ""
+    return f"{release.id} {release.phase.value} at {view.weights}: {arms}" + (f" [{rulings}]" if rulings else "")
+
+
+def _headline(release: Release, now: float) -> Text:
+    text = Text()
+    text.append(release.id, style="bold")
+    text.append(f"  {release.spec.stable.name} → {release.spec.candidate.name}   ")
+    text.append(release.phase.value, style=phase_style(release.phase))
+    end = release.finished_s if release.finished_s is not None else now
+    text.append(f"   {_clock(end - release.created_s)}", style="dim")
+    return text
+
+
+def _arms(view: View) -> Table:
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    for heading in ("arm", "weight", "req/s", "errors", "p50", "p99"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right", style=None, header_style="dim")
+    table.columns[0].header = f"last {RECENT_S:g} s"
+    for arm, weights in ((view.stable, Weights(view.weights.stable)), (view.candidate, view.weights)):
+        table.add_row(
+            f"{arm.role.value} {arm.revision}",
+            str(weights),
+            f"{arm.rate:.1f}",
+            Text(_share(arm.error_share), style="bold red" if arm.error_share else ""),
+            _duration(arm.p50_s),
+            _duration(arm.p99_s),
+        )
+    return table
+
+
+def _verdicts(release: Release) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    if release.judgement is not None:
+        for verdict in release.judgement.verdicts:
+            ruling = Text(verdict.ruling.value, style=_RULING_STYLE[verdict.ruling])
+            table.add_row(verdict.check, ruling, verdict.sentence)
+    return table
+
+
+def _checklist(release: Release) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for result in release.checks or ():
+        mark = Text("PASS", style="green") if result.passed else Text("FAIL", style="bold red")
+        table.add_row(result.check, mark, result.sentence)
+    return table
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.2f} s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

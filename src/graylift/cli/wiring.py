@@ -1,0 +1,87 @@
+"""Where adapters meet ports: a controller for this machine, from an installation. The only such place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from graylift.adapters.clock import SystemClock
+from graylift.adapters.processes import ProcessDeployer
+from graylift.adapters.sql_store import SqlStore
+from graylift.checks.checklist import LocalChecklist
+from graylift.cli.desk import holder
+from graylift.cli.installation import Installation
+from graylift.controller import Controller
+from graylift.gateway.agent import GatewayAgent
+from graylift.gateway.config import GatewayConfig
+
+GATEWAY_NAME = "local"
+
+
+def gateway_of(installation: Installation) -> GatewayAgent:
+    return GatewayAgent(
+        GatewayConfig(
+            name=GATEWAY_NAME,
+            state_dir=installation.gateway,
+            listen_host=installation.listen_host,
+            listen_port=installation.listen_port,
+            envoy=installation.envoy,
+        )
+    )
+
+
+def deployer_of(installation: Installation) -> ProcessDeployer:
+    return ProcessDeployer(installation.servers, installation.artefacts)
+
+
+def controller_of(
+    installation: Installation, store: SqlStore, agent: GatewayAgent, deployer: ProcessDeployer
+) -> Controller:
+    return Controller(
+        store=store,
+        router=agent,
+        evidence=agent,
+        deployer=deployer,
+        checklist=LocalChecklist(installation.artefacts),
+        clock=SystemClock(),
+        holder=holder(),
+    )
+
+
+@asynccontextmanager
+async def control(installation: Installation, store: SqlStore) -> AsyncGenerator[asyncio.Task[None]]:
+    """A controller with its gateway agent, acting while the block is open. Yields the controller's task.
+
+    Leaving the block ends the control plane alone: Envoy and the model servers serve on, and whoever opens the next
+    block adopts them.
+    """
+    installation.remember()
+    agent = gateway_of(installation)
+    deployer = deployer_of(installation)
+    stop = asyncio.Event()
+    await agent.start()
+    try:
+        controller = controller_of(installation, store, agent, deployer)
+        task = asyncio.create_task(controller.run(stop), name="controller")
+        try:
+            yield task
+        finally:
+            stop.set()
+            await task
+    finally:
+        await deployer.close()
+        await agent.close()
+
+
+async def end_everything(installation: Installation) -> None:
+    """End the model servers and the gateway of an installation; idempotent. No controller may be acting on it."""
+    deployer = deployer_of(installation)
+    try:
+        for revision_id in await deployer.running():
+            await deployer.stop(revision_id)
+        await gateway_of(installation).shutdown()
+        while await deployer.ending():  # noqa: ASYNC110 - other processes end, and they set no event
+            await asyncio.sleep(0.1)
+    finally:
+        await deployer.close()
