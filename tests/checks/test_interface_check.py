@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from graylift.checks.build import Built
 from graylift.checks.interface import check_interface
-from graylift.domain.engine import Interface, Manifest, TensorSpec
-from graylift.domain.release import CheckResult
+from graylift.domain.engine import Interface, Manifest, Runtime, TensorSpec
+from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
-from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec, Runtime, TensorName
+from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec, TensorName
 from graylift.protocols.open_inference import model_metadata
 from graylift.testing.conformance_store import a_spec
 
@@ -53,7 +53,7 @@ async def test_equal_interfaces_pass_and_the_sentence_shows_them() -> None:
     result = await compared(BOTH)
     assert result == CheckResult(
         "interface",
-        True,
+        CheckOutcome.PASS,
         "v2 serves what v1 serves: x: FP32[?,4] -> label: INT64[?], score: FP32[?,7]",
         (
             "v1 inputs x: FP32[?,4]",
@@ -65,7 +65,7 @@ async def test_equal_interfaces_pass_and_the_sentence_shows_them() -> None:
 
 
 async def test_the_order_of_tensors_does_not_matter() -> None:
-    assert (await compared(Interface((X,), (SCORE, LABEL)))).passed
+    assert (await compared(Interface((X,), (SCORE, LABEL)))).lets_through
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_a_shape_fits_if_the_candidate_takes_all_that_stable_takes(
     result = await compared(
         Interface((replace(X, shape=candidate),), (LABEL,)), Interface((replace(X, shape=stable),), (LABEL,))
     )
-    assert result.passed is fits
+    assert result.lets_through is fits
 
 
 async def test_every_difference_is_told_at_once() -> None:
@@ -100,7 +100,7 @@ async def test_every_difference_is_told_at_once() -> None:
 
 async def test_a_mere_renaming_is_shown_as_it_must_be_written() -> None:
     result = await compared(Interface((replace(X, name="495"),), (replace(LABEL, name="out:0"), SCORE)))
-    assert not result.passed
+    assert not result.lets_through
     assert result.sentence.endswith(
         "If these are the same under other names, write in candidate.model: "
         'inputs: {x: "495"} and outputs: {label: "out:0"}'
@@ -115,12 +115,14 @@ async def test_where_it_is_not_plain_which_tensor_is_which_nothing_is_proposed()
 
 
 async def test_a_renaming_that_the_file_has_makes_them_equal() -> None:
-    assert (await compared(Interface((replace(X, name="own"),), BOTH.outputs), inputs=(TensorName("x", "own"),))).passed
+    assert (
+        await compared(Interface((replace(X, name="own"),), BOTH.outputs), inputs=(TensorName("x", "own"),))
+    ).lets_through
 
 
 async def test_a_renaming_of_a_tensor_that_is_not_there_lists_what_is() -> None:
     result = await compared(BOTH, inputs=(TensorName("x", "images"),))
-    assert not result.passed
+    assert not result.lets_through
     assert result.sentence == (
         "the release file serves v2's input 'images' as 'x', but the model has no such input; it has x: FP32[?,4]"
     )
@@ -149,7 +151,7 @@ async def test_whatever_is_proposed_makes_them_equal(
     proposed = re.search(r"candidate\.model: (outputs: .*)$", result.sentence)
     if proposed is not None:
         renamings = tuple(TensorName(s, o) for s, o in yaml.safe_load(proposed[1])["outputs"].items())
-        assert (await compared(built("v2", theirs, outputs=renamings), ours)).passed
+        assert (await compared(built("v2", theirs, outputs=renamings), ours)).lets_through
 
 
 # A candidate that somebody else runs.
@@ -181,7 +183,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 async def test_an_endpoint_is_asked_for_its_interface(serve: Serve) -> None:
     url = await serve(web.Response(body=model_metadata("file-type", "2", "triton", BOTH)))
-    assert (await compared(at(url))).passed
+    assert (await compared(at(url))).lets_through
 
 
 async def test_an_endpoint_that_differs_is_told_so_without_lines_it_could_not_have(serve: Serve) -> None:
@@ -194,7 +196,7 @@ async def test_an_endpoint_that_differs_is_told_so_without_lines_it_could_not_ha
 
 async def test_an_endpoint_that_is_away_says_where_and_why() -> None:
     result = await compared(at("http://127.0.0.1:1"))
-    assert not result.passed
+    assert not result.lets_through
     assert result.sentence == (
         "v2's server is away: GET http://127.0.0.1:1/v2/models/file-type: Connection refused; start it, then retry"
     )
@@ -213,5 +215,5 @@ async def test_an_endpoint_that_does_not_describe_its_model_fails(
     serve: Serve, answer: web.Response, said: str
 ) -> None:
     result = await compared(at(await serve(answer)))
-    assert not result.passed
+    assert not result.lets_through
     assert said in result.sentence

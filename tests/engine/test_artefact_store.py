@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from graylift.domain.engine import EngineSpec, Manifest
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import EngineSpec, Manifest, Runtime
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import load
 from graylift.errors import EngineError

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from graylift.domain.engine import EngineSpec
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import EngineSpec, Runtime
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import load
 from graylift.engine.runner import Runner
@@ -106,7 +105,7 @@ def test_the_runtime_writes_nothing_of_its_own_to_stderr(tmp_path: Path) -> None
 import numpy as np
 from pathlib import Path
 from graylift.domain.engine import EngineSpec
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import Runtime
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import load
 from graylift.errors import EngineError
@@ -127,7 +126,7 @@ def test_without_the_runtime_everything_imports_and_loading_says_how_to_install_
 import sys
 sys.modules["onnxruntime"] = sys.modules["onnx"] = None
 import graylift.engine.artefacts, graylift.engine.load, graylift.engine.__main__, graylift.serve.server
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import Runtime
 from graylift.engine.vendors import vendor_of
 from graylift.errors import EngineError
 try:

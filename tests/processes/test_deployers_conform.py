@@ -13,9 +13,9 @@ from deploying import MakeDeployer
 from onnx import TensorProto, helper
 
 from graylift.adapters.processes import SERVE, ProcessDeployer
-from graylift.domain.engine import EngineSpec
+from graylift.domain.engine import EngineSpec, Runtime
 from graylift.domain.revision import InstanceState, Revision, ServedEngine
-from graylift.domain.spec import Runtime, TensorName
+from graylift.domain.spec import TensorName
 from graylift.engine.artefacts import ArtefactStore
 from graylift.ports import Deployer
 from graylift.testing.conformance_deployer import DeployerConformance, Pair

@@ -10,7 +10,7 @@ from decimal import Decimal
 from graylift.domain.evidence import IntervalReport, Window
 from graylift.domain.histogram import Histogram, bin_of, histogram_from_counts
 from graylift.domain.judgement import Ruling, Verdict
-from graylift.domain.release import CheckResult, Event, Phase, Release, StageRecord
+from graylift.domain.release import CheckOutcome, CheckResult, Event, Phase, Release, StageRecord
 from graylift.domain.revision import Revision, ServedEngine
 from graylift.domain.spec import (
     Check,
@@ -157,8 +157,10 @@ def story(*, good: bool) -> Story:
         stable=revision("v1"),
         candidate=revision("v2"),
         checks=(
-            CheckResult("build", True, "both engines were built", ("v1: 12 MB in 3 s", "v2: 14 MB in 4 s")),
-            CheckResult("interface", True, "inputs and outputs are the same"),
+            CheckResult(
+                "build", CheckOutcome.PASS, "both engines were built", ("v1: 12 MB in 3 s", "v2: 14 MB in 4 s")
+            ),
+            CheckResult("interface", CheckOutcome.PASS, "inputs and outputs are the same"),
         ),
         done=tuple(done),
         finished_s=now,

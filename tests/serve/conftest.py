@@ -16,8 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))  # tiny_models lies beside the tests of engines
 
-from graylift.domain.engine import EngineSpec
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import EngineSpec, Runtime
 from graylift.engine.artefacts import ArtefactStore
 
 

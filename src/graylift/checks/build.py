@@ -19,11 +19,12 @@ from typing import assert_never
 from pydantic import TypeAdapter, ValidationError
 
 from graylift.domain.engine import Manifest
-from graylift.domain.release import CheckResult
+from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
 from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec
 from graylift.domain.weights import Role
 from graylift.errors import EngineError
+from graylift.spec.profiles import texts_from_profiles
 
 BUILD = (sys.executable, "-P", "-m", "graylift.engine", "build")
 """-P: a file of the user's working directory, say onnx.py, is not taken for a module."""
@@ -49,12 +50,14 @@ async def build_side(
         case EndpointModel(url):
             revision = Revision(service, spec.name, _digest(url), RunningEndpoint(url), spec.ready_within_s)
             sentence = f"{spec.name} runs at {url} already: nothing to build"
-            return Built(spec, revision, None), CheckResult(check, True, sentence, (f"revision {revision.digest}",))
+            evidence = (f"revision {revision.digest}",)
+            return Built(spec, revision, None), CheckResult(check, CheckOutcome.PASS, sentence, evidence)
         case OnnxModel() as model:
             try:
                 manifest = await _build(model, artefacts, command)
             except EngineError as error:
-                return None, CheckResult(check, False, f"{spec.name} cannot be built: {error}", (f"from {model.onnx}",))
+                sentence = f"{spec.name} cannot be built: {error}"
+                return None, CheckResult(check, CheckOutcome.FAIL, sentence, (f"from {model.onnx}",))
             revision = Revision(
                 service, spec.name, _engine_digest(manifest, model), _backend(manifest, model), spec.ready_within_s
             )
@@ -66,7 +69,18 @@ async def build_side(
 async def _build(model: OnnxModel, artefacts: Path, command: Sequence[str]) -> Manifest:
     """EngineError with one sentence: the builder's own if the model is at fault."""
     arguments = ("--artefacts", str(artefacts), "--onnx", model.onnx)
-    arguments += ("--runtime", model.runtime.value, "--threads", str(model.threads))
+    arguments += (
+        "--runtime",
+        model.runtime.value,
+        "--threads",
+        str(model.threads),
+        "--precision",
+        model.precision.value,
+    )
+    for text in texts_from_profiles(model.profiles):
+        arguments += ("--profile", text)
+    if model.calibration is not None:
+        arguments += ("--calibration", model.calibration)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -134,7 +148,7 @@ def _result(check: str, model: OnnxModel, manifest: Manifest, revision: Revision
         *(f"version {name} {version}" for name, version in manifest.versions),
         f"machine {manifest.machine}",
     )
-    return CheckResult(check, True, sentence, evidence)
+    return CheckResult(check, CheckOutcome.PASS, sentence, evidence)
 
 
 def _size(size_bytes: int) -> str:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from graylift.checks.build import Built
 from graylift.domain.engine import Interface, TensorSpec
-from graylift.domain.release import CheckResult
+from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import OnnxModel, ReleaseSpec, TensorName
 
 CHECK = "interface"
@@ -49,7 +49,7 @@ async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built) ->
         of_stable = await _served(spec.service, stable)
         of_candidate = await _served(spec.service, candidate)
     except _Unknown as why:
-        return CheckResult(CHECK, False, str(why))
+        return CheckResult(CHECK, CheckOutcome.FAIL, str(why))
     evidence = (*_described(stable, of_stable), *_described(candidate, of_candidate))
     kinds = (
         _Kind("inputs", of_stable.inputs, of_candidate.inputs),
@@ -58,10 +58,10 @@ async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built) ->
     differences = [difference for kind in kinds for difference in _differences(kind, candidate.spec.name)]
     if differences:
         sentence = f"{candidate.spec.name} does not serve what {stable.spec.name} serves: {'; '.join(differences)}"
-        return CheckResult(CHECK, False, sentence + _cure(kinds, candidate), evidence)
+        return CheckResult(CHECK, CheckOutcome.FAIL, sentence + _cure(kinds, candidate), evidence)
     tensors = ", ".join(map(str, of_stable.inputs)) + " -> " + ", ".join(map(str, of_stable.outputs))
     sentence = f"{candidate.spec.name} serves what {stable.spec.name} serves: {tensors}"
-    return CheckResult(CHECK, True, sentence, evidence)
+    return CheckResult(CHECK, CheckOutcome.PASS, sentence, evidence)
 
 
 async def _served(service: str, side: Built) -> Interface:

@@ -17,7 +17,7 @@ from rich.text import Text
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.histogram import merged
 from graylift.domain.judgement import Ruling
-from graylift.domain.release import Event, Phase, Release
+from graylift.domain.release import CheckOutcome, Event, Phase, Release
 from graylift.domain.weights import Role, Weights
 
 RECENT_S = 5.0
@@ -33,6 +33,12 @@ _PHASE_STYLE = {
 }
 _BEFORE_TRAFFIC = (Phase.PENDING, Phase.CHECKING, Phase.STARTING, Phase.REJECTED)
 _RULING_STYLE = {Ruling.PASS: "green", Ruling.FAIL: "bold red", Ruling.INCONCLUSIVE: "yellow"}
+_OUTCOME_STYLE = {
+    CheckOutcome.PASS: "green",
+    CheckOutcome.FAIL: "bold red",
+    CheckOutcome.INCONCLUSIVE: "yellow",
+    CheckOutcome.SKIPPED: "dim",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +206,7 @@ def _verdicts(release: Release) -> Table:
 def _checklist(release: Release) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for result in release.checks or ():
-        mark = Text("PASS", style="green") if result.passed else Text("FAIL", style="bold red")
+        mark = Text(result.outcome.value, style=_OUTCOME_STYLE[result.outcome])
         table.add_row(result.check, mark, result.sentence)
     return table
 

@@ -3,21 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from graylift.domain.spec import Runtime
+
+class Runtime(Enum):
+    """What executes an engine. A member stands here only once its module works."""
+
+    ONNXRUNTIME = "onnxruntime"
+
+
+class Precision(Enum):
+    """The numbers an engine computes with.
+
+    FP32:         as the model is stored: nothing is lowered, whatever the runtime would do by itself
+    FP16, BF16:   weights and arithmetic in 16 bits
+    INT8:         weights and activations in 8 bits, ranges from calibration data (Q/DQ)
+    INT8_DYNAMIC: weights in 8 bits, ranges of the activations found anew in each run
+    INT4_WEIGHTS: weights in 4 bits, arithmetic as stored
+    """
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT4_WEIGHTS = "int4-weights"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileShape:
+    """The shapes one input may have, smallest to largest, and the one to be fastest at. All of one length, and
+    min <= opt <= max in each dimension."""
+
+    input: str
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Shapes that are served together: one entry for each input with a dynamic dimension, ascending by its name."""
+
+    shapes: tuple[ProfileShape, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """What to build. Equal specs on one machine with one runtime version give one artefact.
 
-    onnx:    absolute path of the source model
-    threads: threads for one inference
+    onnx:        absolute path of the source model
+    threads:     threads for one inference
+    profiles:    shapes to build for; requests outside all of them are refused. None: every shape the model allows
+    calibration: absolute path of an .npz with one array for each input, samples along the first axis; for INT8 alone
     """
 
     onnx: str
     runtime: Runtime
     threads: int = 1
+    precision: Precision = Precision.FP32
+    profiles: tuple[Profile, ...] = ()
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +95,7 @@ class Manifest:
     """The passport of an artefact: what it is, from what, by what, where. Stored beside it.
 
     digest:  sha256 (hex) of the engine's bytes
-    sources: (file name, sha256) of each source file, external data included
+    sources: (file name, sha256) of each source file, external data and calibration data included
     options: everything that shaped the build, as (name, value)
     versions: of the runtime and of what it depends on
     machine: what it was built on (architecture, processor, operating system)
@@ -66,3 +112,5 @@ class Manifest:
     size_bytes: int
     build_s: float
     built_at_s: float
+    precision: Precision = Precision.FP32
+    profiles: tuple[Profile, ...] = ()

@@ -45,14 +45,29 @@ class Phase(Enum):
         return self in (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.REJECTED)
 
 
+class CheckOutcome(Enum):
+    """PASS: shown to hold. FAIL: shown not to. INCONCLUSIVE: not shown, so no user sees the candidate, but nothing is
+    said against it. SKIPPED: not run, for a reason that the sentence names."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    SKIPPED = "SKIPPED"
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """One pre-release check, executed. `sentence` shows both numbers or names; `evidence` holds details, one a line."""
 
     check: str
-    passed: bool
+    outcome: CheckOutcome
     sentence: str
     evidence: tuple[str, ...] = ()
+
+    @property
+    def lets_through(self) -> bool:
+        """May the release go on, as far as this check goes?"""
+        return self.outcome in (CheckOutcome.PASS, CheckOutcome.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        return self.stable is not None and self.candidate is not None and all(r.passed for r in self.results)
+        return self.stable is not None and self.candidate is not None and all(r.lets_through for r in self.results)
 
 
 @dataclass(frozen=True, slots=True)

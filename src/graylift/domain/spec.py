@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from graylift.domain.engine import Precision, Profile, Runtime
 from graylift.domain.weights import TOTAL, Role, Weights
 
 
@@ -12,12 +13,6 @@ class ServingProtocol(Enum):
     """What clients of the service speak."""
 
     OPEN_INFERENCE = "open-inference"
-
-
-class Runtime(Enum):
-    """What executes an engine. A member stands here only once its module works."""
-
-    ONNXRUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +29,16 @@ class OnnxModel:
 
     onnx:    absolute path of the file; external data lies beside it
     threads: threads for one inference
+    precision, profiles, calibration: see `EngineSpec`
     inputs, outputs: renamings where the model's own tensor names differ from the served ones
     """
 
     onnx: str
     runtime: Runtime = Runtime.ONNXRUNTIME
     threads: int = 1
+    precision: Precision = Precision.FP32
+    profiles: tuple[Profile, ...] = ()
+    calibration: str | None = None
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
 
@@ -172,6 +171,84 @@ class RoutingSpec:
     timeout_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A pre-release check that somebody chose not to run, and why; the report shows it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParityCheck:
+    """Does the engine compute what its source model computes?
+
+    samples: absolute path of an .npz with one array for each input under its served name, samples along the first
+             axis; None: inputs are made up from the interface and the profiles
+    max_relative_error: of any element, relative to the largest magnitude in that output of that sample; None: what
+             the engine's precision allows
+    min_top1_agreement: share of samples whose largest element (along the last axis) is the same one
+    min_stable_agreement: the same against stable; None: a new version may answer as it likes
+    """
+
+    samples: str | None = None
+    max_relative_error: float | None = None
+    min_top1_agreement: float = 0.99
+    min_stable_agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceCheck:
+    """Is the candidate as fast as stable on the same machine, both in turn under the same load?
+
+    max_latency_ratio:    (quantile, candidate / stable at most)
+    min_throughput_ratio: candidate / stable at saturation at least; None: no saturation run, which takes the whole
+                          machine for its time
+    """
+
+    rate_per_s: float = 20.0
+    duration_s: float = 10.0
+    max_latency_ratio: tuple[tuple[float, float], ...] = ((0.5, 1.5),)
+    min_throughput_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStartCheck:
+    """The first request after ready may take at most this many times the median of those after it."""
+
+    max_first_request_ratio: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryCheck:
+    """Odd, wrong, oversized and many requests: each gets a right answer or a clear refusal, and the server lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityCheck:
+    """The share of the machine's memory that must stay free with both servers warm."""
+
+    min_free_memory: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyCheck:
+    """This many inferences at once must give what they give one after the other."""
+
+    contexts: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksSpec:
+    """The pre-release checks. Build, compatibility and interface always run."""
+
+    parity: ParityCheck | Skip = ParityCheck()
+    performance: PerformanceCheck | Skip = PerformanceCheck()
+    cold_start: ColdStartCheck | Skip = ColdStartCheck()
+    boundary: BoundaryCheck | Skip = BoundaryCheck()
+    capacity: CapacityCheck | Skip = CapacityCheck()
+    concurrency: ConcurrencyCheck | Skip = ConcurrencyCheck()
+
+
 class OnFailure(Enum):
     """What follows a FAIL on traffic."""
 
@@ -192,3 +269,4 @@ class ReleaseSpec:
     judge: JudgeSpec
     on_failure: OnFailure
     digest: str
+    checks: ChecksSpec = ChecksSpec()

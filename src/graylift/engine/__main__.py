@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from graylift.domain.engine import EngineSpec
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import EngineSpec, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
 from graylift.errors import EngineError
+from graylift.spec.profiles import profiles_from_texts
 
 
 def main() -> int:
@@ -22,11 +22,22 @@ def main() -> int:
     build.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
     build.add_argument("--runtime", type=Runtime, default=Runtime.ONNXRUNTIME, help="what executes it")
     build.add_argument("--threads", type=int, default=1, metavar="N", help="threads for one inference (default 1)")
+    build.add_argument("--precision", type=Precision, default=Precision.FP32, help="numbers it computes with")
+    build.add_argument("--profile", action="append", default=[], metavar="NAME=MIN,OPT,MAX",
+        help="shapes of one input to build for, as in input_ids=1x8,8x128,32x512; may be repeated")  # fmt: skip
+    build.add_argument("--calibration", type=Path, metavar="PATH", help="samples (.npz) to find 8-bit ranges with")
     arguments = parser.parse_args()
-    spec = EngineSpec(str(arguments.onnx.resolve()), arguments.runtime, arguments.threads)
     try:
+        spec = EngineSpec(
+            onnx=str(arguments.onnx.resolve()),
+            runtime=arguments.runtime,
+            threads=arguments.threads,
+            precision=arguments.precision,
+            profiles=profiles_from_texts(arguments.profile),
+            calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
+        )
         manifest = ArtefactStore(arguments.artefacts).build(spec)
-    except EngineError as exc:
+    except (EngineError, ValueError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
     sys.stdout.buffer.write(json_from_manifest(manifest) + b"\n")

@@ -26,10 +26,10 @@ from typing import Any
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Interface, Manifest, TensorSpec
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import EngineSpec, Interface, Manifest, Precision, Runtime, TensorSpec
 from graylift.engine.vendors import engine_file, vendor_of
 from graylift.errors import EngineError
+from graylift.spec.profiles import profiles_from_texts, texts_from_profiles
 
 
 class ArtefactStore:
@@ -132,6 +132,8 @@ class ArtefactStore:
             size_bytes=engine.stat().st_size,
             build_s=round(build_s, 3),
             built_at_s=time.time(),
+            precision=spec.precision,
+            profiles=spec.profiles,
         )
         (part / "manifest.json").write_bytes(json_from_manifest(manifest))
         for file in part.iterdir():
@@ -173,12 +175,19 @@ class _Recipe:
 
 
 def _recipe_of(spec: EngineSpec) -> _Recipe:
-    from graylift.engine.sources import source_files  # imports onnx, which loading does not need
+    from graylift.engine.sources import sha256_of, source_files  # imports onnx, which loading does not need
 
     vendor = vendor_of(spec.runtime)
-    return _Recipe(
-        source_files(Path(spec.onnx)), spec.runtime.value, vendor.options(spec), vendor.versions(), this_machine()
+    sources = source_files(Path(spec.onnx))
+    if spec.calibration is not None:
+        calibration = Path(spec.calibration)
+        sources += ((calibration.name, sha256_of(calibration)),)
+    options = (
+        *vendor.options(spec),
+        ("precision", spec.precision.value),
+        *(("profile", text) for text in texts_from_profiles(spec.profiles)),
     )
+    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(), this_machine())
 
 
 def this_machine() -> str:
@@ -218,6 +227,8 @@ def _manifest_from_json(text: bytes) -> Manifest:
         size_bytes=document["size_bytes"],
         build_s=document["build_s"],
         built_at_s=document["built_at_s"],
+        precision=Precision(document["precision"]),
+        profiles=profiles_from_texts([value for name, value in pairs("options") if name == "profile"]),
     )
 
 

@@ -109,8 +109,9 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
     return interface
 
 
-def load(engine: Path, manifest: Manifest) -> OnnxRuntimeRunner:
-    """The runner of an artefact that `build` wrote."""
+def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
+    """The runner of an artefact that `build` wrote. One session serves any number of contexts."""
+    del contexts
     session_options = _session_options(int(dict(manifest.options)["threads"]))
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from graylift.domain.engine import EngineSpec, Interface, Manifest
-from graylift.domain.spec import Runtime
+from graylift.domain.engine import EngineSpec, Interface, Manifest, Runtime
 from graylift.engine.runner import Runner
 from graylift.errors import EngineError
 
@@ -18,7 +17,10 @@ class Vendor(Protocol):
     """Stateless; implemented by modules."""
 
     def options(self, spec: EngineSpec) -> tuple[tuple[str, str], ...]:
-        """Everything but sources and versions that shapes the build, as (name, value), ascending by name."""
+        """What shapes the build beside sources, precision, profiles and versions, as (name, value).
+
+        EngineError if the runtime lacks what `spec` asks for (a precision, profiles), with what it has.
+        """
         ...
 
     def versions(self) -> tuple[tuple[str, str], ...]:
@@ -32,8 +34,8 @@ class Vendor(Protocol):
         """
         ...
 
-    def load(self, engine: Path, manifest: Manifest) -> Runner:
-        """EngineError if the runtime refuses the file."""
+    def load(self, engine: Path, manifest: Manifest, contexts: int) -> Runner:
+        """A runner for `contexts` inferences at once. EngineError if the runtime refuses the file."""
         ...
 
 

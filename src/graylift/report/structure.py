@@ -46,7 +46,7 @@ def json_from(facts: Facts) -> str:
         "checks": None
         if release.checks is None
         else [
-            {"check": c.check, "passed": c.passed, "sentence": c.sentence, "evidence": c.evidence}
+            {"check": c.check, "outcome": c.outcome.value, "sentence": c.sentence, "evidence": c.evidence}
             for c in release.checks
         ],
         "stages": [_stage(stage) for stage in facts.stages],

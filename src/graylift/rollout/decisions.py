@@ -67,9 +67,9 @@ def _checking(release: Release, situation: Situation) -> Decision:
     report = situation.checks
     if report is None:
         return Decision(DecisionKind.HOLD, "its checks run")
-    failed = [f"{result.check}: {result.sentence}" for result in report.results if not result.passed]
-    if failed:
-        return Decision(DecisionKind.REJECT, "; ".join(failed))
+    stopped = [result for result in report.results if not result.lets_through]
+    if stopped:
+        return Decision(DecisionKind.REJECT, "; ".join(f"{stop.check}: {stop.sentence}" for stop in stopped))
     if report.stable is None or report.candidate is None:
         missing = release.spec.stable if report.stable is None else release.spec.candidate
         return Decision(DecisionKind.REJECT, f"its checks gave no revision for {missing.name}")

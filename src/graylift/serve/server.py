@@ -149,7 +149,7 @@ class _Server(uvicorn.Server):
 def _loaded(options: Options) -> ServedModel:
     """Runs in a context's thread: the runtime is imported here, and a large engine takes a while."""
     store = ArtefactStore(options.artefacts)
-    runner = load(store, options.artefact)
+    runner = load(store, options.artefact, options.contexts)
     return served_model(runner, store.manifest(options.artefact).runtime.value, options.inputs, options.outputs)
 
 

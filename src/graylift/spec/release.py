@@ -13,6 +13,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
+from graylift.domain.engine import Runtime
 from graylift.domain.spec import (
     EndpointModel,
     LabelRule,
@@ -21,7 +22,6 @@ from graylift.domain.spec import (
     ReleaseSpec,
     RevisionSpec,
     RoutingSpec,
-    Runtime,
     ServingProtocol,
     TensorName,
 )
@@ -138,7 +138,7 @@ def _read_model(fields: Fields, base: Path, missing_model: MissingModel) -> Onnx
     threads = fields.read_or(defaults.THREADS, "threads", integer(1, 256))
     inputs = _read_names(fields, "inputs")
     outputs = _read_names(fields, "outputs")
-    return OnnxModel(onnx.value, runtime.value, threads.value, inputs.value, outputs.value)
+    return OnnxModel(onnx.value, runtime.value, threads.value, inputs=inputs.value, outputs=outputs.value)
 
 
 def _read_names(fields: Fields, name: str) -> Read[tuple[TensorName, ...]]:

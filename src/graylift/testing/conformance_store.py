@@ -16,7 +16,17 @@ from dataclasses import replace
 from graylift.domain.evidence import IntervalReport, Window
 from graylift.domain.histogram import Histogram
 from graylift.domain.judgement import Judgement, Ruling, Verdict
-from graylift.domain.release import CheckResult, Command, CommandKind, Event, Phase, Release, Service, StageRecord
+from graylift.domain.release import (
+    CheckOutcome,
+    CheckResult,
+    Command,
+    CommandKind,
+    Event,
+    Phase,
+    Release,
+    Service,
+    StageRecord,
+)
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
 from graylift.domain.spec import (
@@ -83,7 +93,7 @@ def a_release(number: int = 1, service: str = "file-type") -> Release:
         created_s=NOW,
         stable=Revision(service, "v1", "1" * 64, ServedEngine("a" * 64, (), (TensorName("label", "output_0"),)), 60.0),
         candidate=Revision(service, "v2", "2" * 64, RunningEndpoint("http://127.0.0.1:8000"), 5.0),
-        checks=(CheckResult("interface", True, "equal", ("input: FP32[?]",)),),
+        checks=(CheckResult("interface", CheckOutcome.PASS, "equal", ("input: FP32[?]",)),),
         judgement=judgement,
         done=(StageRecord(0, Weights(100), NOW, NOW + 1, 1.0, 70, 0, (verdict,), "passed"),),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graylift.domain.judgement import Judgement, Ruling, Verdict
-from graylift.domain.release import CheckReport, CheckResult
+from graylift.domain.release import CheckOutcome, CheckReport, CheckResult
 from graylift.domain.revision import Instance, InstanceState, Revision, ServedEngine
 from graylift.domain.routing import GatewayState
 from graylift.domain.spec import (
@@ -66,8 +66,8 @@ def check_report(spec: ReleaseSpec, *failures: str) -> CheckReport:
     return CheckReport(
         stable=revision(spec.stable.name, service=spec.service, ready_within_s=spec.stable.ready_within_s),
         candidate=revision(spec.candidate.name, service=spec.service, ready_within_s=spec.candidate.ready_within_s),
-        results=tuple(CheckResult("interface", passed=False, sentence=text) for text in failures)
-        or (CheckResult("interface", passed=True, sentence="inputs and outputs match"),),
+        results=tuple(CheckResult("interface", CheckOutcome.FAIL, text) for text in failures)
+        or (CheckResult("interface", CheckOutcome.PASS, "inputs and outputs match"),),
     )
 
 
