@@ -16,6 +16,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 WIDTH, HEIGHT = 860, 170
 _LETTER = 7.0  # of the largest width of a letter in the page's style
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 22, 22
+_LEAST = 1e-12
+"""What is smaller is drawn as nothing: below it neither a logarithm nor a fifth of a value can be relied on."""
 _TIME_STEPS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 
 
@@ -105,7 +107,7 @@ class _Frame:
         return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
-        share = (self._scale(value) - self._low) / (self._high - self._low)
+        share = max(0.0, (self._scale(max(value, _LEAST)) - self._low) / (self._high - self._low))
         return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
 
     def path(self, line: Line) -> Iterator[str]:
@@ -120,15 +122,15 @@ class _Frame:
 
 def linear_ticks(top: float) -> list[float]:
     """0 and up to six more, at multiples of 1, 2 or 5, the last at or above `top`."""
-    if top <= 0:
+    if top < _LEAST:
         return [0.0, 1.0]
     step = next(step for step in _nice(top / 5) if step * 5 >= top)
     return [step * number for number in range(math.ceil(top / step - 1e-9) + 1)]
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
-    """From at or below the least to at or above the largest positive value, at 1, 2 and 5 or only at powers of ten."""
-    positive = [value for value in values if value > 0] or [0.001, 0.1]
+    """From at or below the least to at or above the largest value above zero, at 1, 2 and 5 or only at powers of ten."""
+    positive = [value for value in values if value >= _LEAST] or [0.001, 0.1]
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     factors = (1.0, 2.0, 5.0) if high - low <= 2 else (1.0,)
     every = [factor * 10.0**power for power in range(low, high + 1) for factor in factors]
