@@ -129,7 +129,7 @@ def linear_ticks(top: float) -> list[float]:
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
-    """From at or below the least to at or above the largest value above zero, at 1, 2 and 5 or only at powers of ten."""
+    """From at or below the least to at or above the largest value above 0, at 1, 2 and 5 or only at powers of ten."""
     positive = [value for value in values if value >= _LEAST] or [0.001, 0.1]
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     factors = (1.0, 2.0, 5.0) if high - low <= 2 else (1.0,)
