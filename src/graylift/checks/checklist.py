@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from graylift.checks.build import BUILD, Built, build_side
+from graylift.checks.build import Built, build_side
 from graylift.checks.interface import check_interface
 from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.spec import ReleaseSpec
 from graylift.domain.weights import Role
+from graylift.engine.child import BUILD
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built], Awaitable[CheckResult]]
 
