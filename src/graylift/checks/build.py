@@ -5,6 +5,7 @@ Called by `checklist`; later checks look at `Built`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -67,12 +68,12 @@ def engine_spec_of(model: OnnxModel) -> EngineSpec:
 
 
 def _backend(manifest: Manifest, model: OnnxModel) -> ServedEngine:
-    return ServedEngine(manifest.digest, model.inputs, model.outputs)
+    return ServedEngine(manifest.digest, model.inputs, model.outputs, model.serving)
 
 
 def _engine_digest(manifest: Manifest, model: OnnxModel) -> str:
     names = [sorted((name.served, name.own) for name in names) for names in (model.inputs, model.outputs)]
-    return _digest(manifest.digest, model.runtime.value, model.threads, *names)
+    return _digest(manifest.digest, model.runtime.value, model.threads, *names, dataclasses.astuple(model.serving))
 
 
 def _digest(*parts: object) -> str:

@@ -1,6 +1,6 @@
 """What happens to one request: route, body, turn, inference, answer. A raw ASGI application.
 
-The event loop parses and renders; inference runs in the threads of `pool`, each request in its turn (`line`).
+The event loop parses and renders; inference runs in the contexts' threads, alone or together with others (`batcher`).
 Knows nothing of processes and signals; `server` sets `stage` and `model`.
 """
 
@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from enum import Enum
 from importlib import metadata
 from typing import assert_never
 
 import orjson
 
+from graylift.engine.runner import check_inputs
 from graylift.errors import EngineError, InputError, ProtocolError
 from graylift.protocols.datatypes import Tensor
 from graylift.protocols.open_inference import (
@@ -29,6 +29,7 @@ from graylift.protocols.open_inference import (
     server_metadata,
     unknown_output,
 )
+from graylift.serve.batcher import Batcher, Job
 from graylift.serve.http import (
     BINARY,
     BODY_TIMEOUT_S,
@@ -43,7 +44,6 @@ from graylift.serve.http import (
     left,
     read_body,
 )
-from graylift.serve.line import Line, Turn
 from graylift.serve.model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,7 @@ class App:
         self,
         service: str,
         version: str,
-        line: Line,
-        pool: Executor,
+        batcher: Batcher,
         *,
         max_body_bytes: int,
         body_timeout_s: float = BODY_TIMEOUT_S,
@@ -76,8 +75,7 @@ class App:
         self.model: ServedModel | None = None
         self._service = service
         self._version = version
-        self._line = line
-        self._pool = pool
+        self._batcher = batcher
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._failures: Counter[str] = Counter()
@@ -140,12 +138,14 @@ class App:
         try:
             request = request_from_body(body, _json_length(headers))
             _check_outputs(request, self.model)
-            turn = self._line.join()
-            if turn is None:
-                waiting = f"{self._line.waiting} requests wait already, as many as may (--max-queue)"
+            # Before it waits, and before it spoils a run that others share.
+            check_inputs(self.model.interface, request.inputs)
+            job = self._batcher.join(self.model.infer, request.inputs)
+            if job is None:
+                waiting = f"{self._batcher.waiting} requests wait already, as many as may (--max-queue)"
                 await self._error(send, 503, f"the model is busy and {waiting}; try again later", _RETRY_AFTER)
                 return
-            outputs = await self._in_turn(turn, self.model, request, receive)
+            outputs = await self._answered(job, receive)
             if outputs is None:
                 return
             reply = body_from_outputs(request, outputs, model=self._service, version=self._version)
@@ -163,27 +163,18 @@ class App:
                 length = (BINARY_HEADER, str(reply.json_length).encode())
                 await self._answer(send, 200, reply.data, BINARY, length)
 
-    async def _in_turn(
-        self, turn: Turn, model: ServedModel, request: InferenceRequest, receive: Receive
-    ) -> dict[str, Tensor] | None:
+    async def _answered(self, job: Job, receive: Receive) -> dict[str, Tensor] | None:
         """The outputs; None if the client left before its turn, which then costs nobody anything."""
-        if not turn.done():
-            leaving = asyncio.create_task(left(receive))
-            try:
-                await asyncio.wait({turn, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                self._line.give_up(turn)
-                raise
-            finally:
-                gone = leaving.done()
-                leaving.cancel()
-            if gone:
-                self._line.give_up(turn)
-                return None
+        if job.runs:
+            return await job.answer
+        leaving = asyncio.create_task(left(receive))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, model.infer, request.inputs)
+            await asyncio.wait({job.answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return job.answer.result() if job.answer.done() else None
         finally:
-            self._line.leave()
+            leaving.cancel()
+            if not job.answer.done():
+                self._batcher.give_up(job)
 
     async def _get(self, scope: Scope, send: Send, status: int, document: bytes) -> None:
         if scope["method"] in ("GET", "HEAD"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from graylift.domain.spec import Check, ChecksSpec, Margin, MarginKind, Metric
+from graylift.domain.spec import Check, ChecksSpec, Margin, MarginKind, Metric, Serving
 from graylift.domain.weights import weights_from_percent
 
 
@@ -44,3 +44,4 @@ FALSE_PROMOTION = 0.05
 READY_WITHIN_S = 60.0
 TIMEOUT_S = 30.0
 THREADS = 1
+SERVING = Serving()

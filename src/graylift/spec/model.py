@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from graylift.domain.engine import Precision, Profile, ProfileShape, Runtime
-from graylift.domain.spec import EndpointModel, OnnxModel, TensorName
+from graylift.domain.spec import EndpointModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong
 from graylift.spec.profiles import checked
 from graylift.spec.shapes import PROFILE
-from graylift.spec.values import choice, each_of, integer, matching, text
+from graylift.spec.values import between, choice, duration, each_of, integer, matching, text
 
 MissingFile = Callable[[Path], str | None]
 """Why there is no readable file at a path, None if there is one."""
@@ -33,13 +33,26 @@ _runtime = choice(
     },
 )
 _precision = choice({precision.value: precision for precision in Precision})
+_max_delay = between(0, 1, "write a duration from 0s to 1s", duration)
 _sizes = each_of("sizes, one for each dimension: [1, 8]", integer(1, 999_999_999))
 _PROFILE_EXAMPLE = "{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}"
 
 
 def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxModel | EndpointModel:
     if fields.has("endpoint"):
-        for name in ("onnx", "runtime", "threads", "precision", "profiles", "calibration", "inputs", "outputs"):
+        for name in (
+            "onnx",
+            "runtime",
+            "threads",
+            "precision",
+            "profiles",
+            "calibration",
+            "inputs",
+            "outputs",
+            "contexts",
+            "maxBatchSize",
+            "maxQueueDelay",
+        ):
             fields.refuse(
                 name, f"`{name}` has no place beside `endpoint`, a server that runs already", "delete one of them"
             )
@@ -53,6 +66,15 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     calibration = fields.read_or(None, "calibration", file)
     if precision.found:
         _demand_calibration(fields, precision)
+    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
+    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
+    max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
+    if max_batch.found == (1,):
+        fields.refuse(
+            "maxQueueDelay",
+            "nobody waits for company where each request runs alone",
+            "delete it, or write a `maxBatchSize` above 1",
+        )
     inputs = _read_names(fields, "inputs")
     outputs = _read_names(fields, "outputs")
     return OnnxModel(
@@ -64,6 +86,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         calibration.value,
         inputs.value,
         outputs.value,
+        Serving(contexts.value, max_batch.value, max_delay.value),
     )
 
 
