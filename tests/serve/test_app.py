@@ -18,6 +18,7 @@ from graylift.errors import EngineError
 from graylift.protocols.datatypes import Tensor
 from graylift.serve.app import App, Stage
 from graylift.serve.batcher import Batcher
+from graylift.serve.metrics import Metrics
 from graylift.serve.model import served_model
 
 INTERFACE = Interface((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
@@ -96,12 +97,12 @@ class Gate:
 @pytest.fixture
 async def batcher() -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as pool:
-        yield Batcher(pool, contexts=1, max_waiting=1)
+        yield Batcher(pool, contexts=1, max_waiting=1, metrics=Metrics("tiny", "v2"))
 
 
 @pytest.fixture
 async def app(echo: Echo, batcher: Batcher) -> App:
-    app = App("tiny", "v2", batcher, max_body_bytes=1000, body_timeout_s=0.01)
+    app = App("tiny", "v2", batcher, Metrics("tiny", "v2"), max_body_bytes=1000, body_timeout_s=0.01)
     app.model = served_model(echo, "fake", (), ())
     app.stage = Stage.READY
     return app

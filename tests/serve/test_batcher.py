@@ -16,6 +16,7 @@ from graylift.domain.engine import Interface, TensorSpec
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import Tensor
 from graylift.serve.batcher import Batcher, Job
+from graylift.serve.metrics import Metrics
 from graylift.serve.policy import BatchPolicy
 from graylift.serve.stacking import answers, objection
 
@@ -61,7 +62,7 @@ def test_everybody_gets_one_answer_their_own_or_left(
 ) -> None:
     async def walk() -> None:
         pool = ByHand()
-        batcher = Batcher(pool, contexts, max_waiting)
+        batcher = Batcher(pool, contexts, max_waiting, Metrics("tiny", "v2"))
         batcher.policy = BatchPolicy(max_rows)
         jobs: list[tuple[Job, float]] = []
         gone: list[Job] = []
@@ -98,7 +99,7 @@ def test_everybody_gets_one_answer_their_own_or_left(
 
 async def test_with_a_delay_the_first_waits_for_company_until_its_time_is_up() -> None:
     pool = ByHand()
-    batcher = Batcher(pool, contexts=1, max_waiting=9)
+    batcher = Batcher(pool, 1, 9, Metrics("tiny", "v2"))
     batcher.policy = BatchPolicy(8, max_delay_s=0.02)
     jobs = [batcher.join(double, request(n)) for n in range(3)]
     assert (batcher.running, batcher.waiting) == (0, 3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
@@ -44,6 +45,7 @@ from graylift.serve.http import (
     left,
     read_body,
 )
+from graylift.serve.metrics import CONTENT_TYPE, Metrics
 from graylift.serve.model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class App:
         service: str,
         version: str,
         batcher: Batcher,
+        metrics: Metrics,
         *,
         max_body_bytes: int,
         body_timeout_s: float = BODY_TIMEOUT_S,
@@ -76,12 +79,16 @@ class App:
         self._service = service
         self._version = version
         self._batcher = batcher
+        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._failures: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"].split("/")[1:]:
+            case ["metrics"]:
+                text = self._metrics.text(waiting=self._batcher.waiting, running=self._batcher.running)
+                await self._get(scope, send, 200, text, (b"content-type", CONTENT_TYPE))
             case ["v2"]:
                 await self._get(scope, send, 200, server_metadata("graylift", metadata.version("graylift")))
             case ["v2", "health", "live"]:
@@ -128,10 +135,13 @@ class App:
         try:
             body = await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
         except ProtocolError as exc:
+            self._metrics.failed("OTHER")
             await answer_early(receive, send, exc.status, error_document(str(exc)), JSON)
             return
         if body is None:
+            self._metrics.failed("CANCELED")
             return
+        began_s = time.perf_counter()
         if self.model is None or self.stage is Stage.STARTING:
             await self._error(send, 503, "the model is not ready yet", _RETRY_AFTER)
             return
@@ -142,21 +152,27 @@ class App:
             check_inputs(self.model.interface, request.inputs)
             job = self._batcher.join(self.model.infer, request.inputs)
             if job is None:
+                self._metrics.failed("REJECTED")
                 waiting = f"{self._batcher.waiting} requests wait already, as many as may (--max-queue)"
                 await self._error(send, 503, f"the model is busy and {waiting}; try again later", _RETRY_AFTER)
                 return
             outputs = await self._answered(job, receive)
             if outputs is None:
+                self._metrics.failed("CANCELED")
                 return
             reply = body_from_outputs(request, outputs, model=self._service, version=self._version)
         except ProtocolError as exc:
+            self._metrics.failed("OTHER")
             await self._error(send, exc.status, str(exc))
         except InputError as exc:
+            self._metrics.failed("OTHER")
             await self._error(send, 400, str(exc))
         except EngineError as exc:
+            self._metrics.failed("BACKEND")
             self._count_failure(str(exc))
             await self._error(send, 500, str(exc))
         else:
+            self._metrics.answered(time.perf_counter() - began_s)
             if reply.json_length is None:
                 await self._answer(send, 200, reply.data, JSON)
             else:
@@ -176,9 +192,9 @@ class App:
             if not job.answer.done():
                 self._batcher.give_up(job)
 
-    async def _get(self, scope: Scope, send: Send, status: int, document: bytes) -> None:
+    async def _get(self, scope: Scope, send: Send, status: int, document: bytes, kind: Header = JSON) -> None:
         if scope["method"] in ("GET", "HEAD"):
-            await self._answer(send, status, document, JSON)
+            await self._answer(send, status, document, kind)
         else:
             await self._error(send, 405, f"{scope['method']} is not for this path; GET it", (b"allow", b"GET, HEAD"))
 

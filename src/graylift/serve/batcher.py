@@ -7,12 +7,14 @@ it; nothing here is safe between threads.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from graylift.protocols.datatypes import Tensor
+from graylift.serve.metrics import Metrics
 from graylift.serve.policy import BatchPolicy, Run, Wait, Waiting, next_batch
 from graylift.serve.stacking import Answer, Infer, Inputs, answers, kind_of, rows_of
 
@@ -32,12 +34,13 @@ class Batcher:
     """`contexts` runs at once, and up to `max_waiting` requests wait. The next one is refused: behind so many it would
     be answered after its client gave up, and everybody behind it as well."""
 
-    def __init__(self, pool: Executor, contexts: int, max_waiting: int) -> None:
+    def __init__(self, pool: Executor, contexts: int, max_waiting: int, metrics: Metrics) -> None:
         self.policy = BatchPolicy()
         self._pool = pool
         self._contexts = contexts
         self._free = contexts
         self._max_waiting = max_waiting
+        self._metrics = metrics
         self._queue: deque[Job] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -93,19 +96,21 @@ class Batcher:
             job.runs = True
             self._queue.remove(job)
         self._free -= 1
-        run = asyncio.get_running_loop().run_in_executor(
-            self._pool, answers, jobs[0].infer, [job.inputs for job in jobs]
-        )
-        run.add_done_callback(lambda done: self._finish(jobs, done))
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        run = loop.run_in_executor(self._pool, _timed_answers, jobs[0].infer, [job.inputs for job in jobs])
+        run.add_done_callback(lambda done: self._finish(jobs, began_s, done))
 
-    def _finish(self, jobs: list[Job], run: asyncio.Future[list[Answer]]) -> None:
+    def _finish(self, jobs: list[Job], began_s: float, run: asyncio.Future[tuple[list[Answer], float]]) -> None:
         self._free += 1
         if run.cancelled():
             results: Sequence[Answer | BaseException | None] = [None] * len(jobs)
         elif failure := run.exception():  # a defect, not the model's failure: everybody in this run is told
             results = [failure] * len(jobs)
         else:
-            results = run.result()
+            results, computed_s = run.result()
+            rows = sum(rows_of(job.inputs) or 1 for job in jobs)
+            self._metrics.ran(rows, [began_s - job.place.since_s for job in jobs], computed_s)
         for job, result in zip(jobs, results, strict=True):
             if job.answer.done():  # given up
                 continue
@@ -116,3 +121,10 @@ class Batcher:
             else:
                 job.answer.set_result(result)
         self._dispatch()
+
+
+def _timed_answers(infer: Infer, requests: Sequence[Inputs]) -> tuple[list[Answer], float]:
+    """In a context's thread."""
+    began = time.perf_counter()
+    results = answers(infer, requests)
+    return results, time.perf_counter() - began

@@ -20,6 +20,7 @@ from graylift.engine.load import load
 from graylift.errors import EngineError
 from graylift.serve.app import App, Stage
 from graylift.serve.batcher import Batcher
+from graylift.serve.metrics import Metrics
 from graylift.serve.model import ServedModel, served_model
 from graylift.serve.options import Options
 from graylift.serve.policy import BatchPolicy
@@ -54,8 +55,9 @@ class _Process:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._pool = ThreadPoolExecutor(options.contexts, thread_name_prefix="context")
-        self._batcher = Batcher(self._pool, options.contexts, options.max_queue)
-        self._app = App(options.service, options.version, self._batcher, max_body_bytes=options.max_body_bytes)
+        metrics = Metrics(options.service, options.version)
+        self._batcher = Batcher(self._pool, options.contexts, options.max_queue, metrics)
+        self._app = App(options.service, options.version, self._batcher, metrics, max_body_bytes=options.max_body_bytes)
         self._server = _Server(
             uvicorn.Config(
                 self._app,
