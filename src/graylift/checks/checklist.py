@@ -6,12 +6,13 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from graylift.checks.build import BUILD, Built, build_side
+from graylift.checks.build import Built, build_side
 from graylift.checks.interface import check_interface
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.spec import ReleaseSpec
 from graylift.domain.weights import Role
+from graylift.engine.child import BUILD
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built, Workplace], Awaitable[CheckResult]]
 

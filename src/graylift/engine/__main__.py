@@ -1,16 +1,19 @@
 """`python -m graylift.engine build`: one build in a process of its own, so that a crash of native code ends only that.
 
-Prints the manifest as one line of JSON. Exit 2 with one sentence on stderr if the engine cannot be built.
+Prints the manifest as one line of JSON; with --progress a line for each step before it. Exit 2 with one sentence on
+stderr if the engine cannot be built, 130 if it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from graylift.domain.engine import EngineSpec, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
+from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
 from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts
 
@@ -26,7 +29,12 @@ def main() -> int:
     build.add_argument("--profile", action="append", default=[], metavar="NAME=MIN,OPT,MAX",
         help="shapes of one input to build for, as in input_ids=1x8,8x128,32x512; may be repeated")  # fmt: skip
     build.add_argument("--calibration", type=Path, metavar="PATH", help="samples (.npz) to find 8-bit ranges with")
+    build.add_argument("--progress", action="store_true", help="print a line of JSON for each step")
     arguments = parser.parse_args()
+    answers = _our_stdout()
+    progress: Progress = unheard
+    if arguments.progress:
+        progress = Sparing(lambda step, done: _write(answers, line_from_progress(step, done)))
     try:
         spec = EngineSpec(
             onnx=str(arguments.onnx.resolve()),
@@ -36,12 +44,29 @@ def main() -> int:
             profiles=profiles_from_texts(arguments.profile),
             calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
         )
-        manifest = ArtefactStore(arguments.artefacts).build(spec)
+        manifest = ArtefactStore(arguments.artefacts).build(spec, progress)
     except (EngineError, ValueError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
-    sys.stdout.buffer.write(json_from_manifest(manifest) + b"\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("the build was interrupted; nothing was kept\n")
+        return 130
+    _write(answers, json_from_manifest(manifest) + b"\n")
     return 0
+
+
+def _our_stdout() -> int:
+    """A descriptor of stdout that only we know: what native code prints goes to stderr, not between our lines."""
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    return ours
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    """All of it; a pipe may take less at once."""
+    with open(descriptor, "wb", buffering=0, closefd=False) as stream:
+        while line:
+            line = line[stream.write(line) :]
 
 
 if __name__ == "__main__":

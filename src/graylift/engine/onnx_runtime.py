@@ -15,8 +15,10 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from graylift.domain.engine import EngineSpec, Interface, Manifest, TensorSpec
+from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, TensorSpec
+from graylift.engine.progress import Progress
 from graylift.engine.runner import check_inputs
+from graylift.engine.vendors import Compiled
 from graylift.errors import EngineError, InputError, NotComputable
 from graylift.protocols.datatypes import DTYPES, Tensor
 
@@ -72,7 +74,7 @@ def versions() -> tuple[tuple[str, str], ...]:
     return (("onnx", onnx.__version__), ("onnxruntime", ort.__version__))
 
 
-def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
+def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progress) -> Compiled:
     """Optimise the graph once, offline, into one file with all weights inside.
 
     Level "extended" (fusions into the CPU's own operators) and not "all": the rest are layouts for the vector width of
@@ -83,6 +85,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
     from onnx.checker import ValidationError
 
     source = Path(spec.onnx)
+    progress("optimising the graph", 0.0)
     session_options = _session_options(spec.threads)
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     session_options.optimized_model_filepath = str(destination)
@@ -99,6 +102,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
         ) from exc
     except (ValidationError, ValueError) as exc:
         raise EngineError(f"{source}: cannot be read with its external data: {_sentence(exc)}") from exc
+    progress("writing the engine", 0.8)
     interface = Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
     optimised = onnx.load(destination)
     _refuse_unknown_rank(optimised.graph.input, interface, source)
@@ -106,7 +110,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
         optimised, {**{p.key: p.value for p in optimised.metadata_props}, "graylift.build": build_key}
     )
     onnx.save(optimised, destination)
-    return interface
+    return Compiled(interface, tuple(Layer(node.name, node.op_type) for node in optimised.graph.node))
 
 
 def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
