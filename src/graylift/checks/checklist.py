@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graylift.checks.build import Built, build_side
 from graylift.checks.interface import check_interface
+from graylift.checks.served import check_served
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.spec import ReleaseSpec
@@ -38,6 +39,7 @@ class LocalChecklist:
             with tempfile.TemporaryDirectory(prefix="graylift-checks-") as scratch:
                 workplace = Workplace(self._artefacts, Path(scratch))
                 results += [await check(spec, stable, candidate, workplace) for check in CHECKS]
+                results += await check_served(spec, stable, candidate, workplace)
         return CheckReport(
             stable=None if stable is None else stable.revision,
             candidate=None if candidate is None else candidate.revision,

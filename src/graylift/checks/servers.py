@@ -158,7 +158,7 @@ async def serving(
 
 async def _live(child: asyncio.subprocess.Process, log: Path, began: float) -> tuple[str, float]:
     """Its URL, and how long it took to answer at all."""
-    while (listens := re.search(r"start: \S+ on (\S+:\d+)", log.read_text(errors="replace"))) is None:
+    while (listens := re.search(r"start: \S+ on (\S+:\d+)", _text(log))) is None:
         _raise_if_ended(child, log)
         await asyncio.sleep(_POLL_S)
     url = f"http://{listens[1]}"
@@ -211,9 +211,7 @@ def _renamings(flag: str, names: Sequence[TensorName]) -> Sequence[str]:
 def _served_profiles(profiles: Sequence[Profile], names: Sequence[TensorName]) -> tuple[Profile, ...]:
     served = {name.own: name.served for name in names}
     return tuple(
-        Profile(
-            tuple(replace(shape, input=served.get(shape.input, shape.input)) for shape in profile.shapes)
-        )
+        Profile(tuple(replace(shape, input=served.get(shape.input, shape.input)) for shape in profile.shapes))
         for profile in profiles
     )
 
@@ -225,8 +223,14 @@ def _new_log(scratch: Path, role: str) -> Path:
 
 def _own_words(log: Path) -> tuple[str, ...]:
     """`loaded`, `warmed` and `ready`, without time stamp and level."""
-    lines = log.read_text(errors="replace").splitlines()
-    return tuple(found[1] for line in lines if (found := re.search(r" (?:INFO|WARNING) ((?:loaded|warmed|ready): .*)", line)))
+    lines = _text(log).splitlines()
+    return tuple(
+        found[1] for line in lines if (found := re.search(r" (?:INFO|WARNING) ((?:loaded|warmed|ready): .*)", line))
+    )
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
 
 
 def _end(status: int, log: Path) -> str:
@@ -237,5 +241,5 @@ def _end(status: int, log: Path) -> str:
 
 
 def _said(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
+    lines = _text(log).strip().splitlines()[-_SHOWN_LINES:]
     return "the last it said: " + " | ".join(lines) if lines else "it said nothing"
