@@ -79,9 +79,8 @@ async def check_boundary(candidate: RunningServer, question: Question) -> CheckR
             wrong += [] if problem is None else [f"{name}: {problem}"]
     took = f"{len(lines)} cases, {time.monotonic() - began:.0f} s"
     if resident is not None:
-        lines.append(
-            f"memory: {_mib(resident)} before, {_mib(_resident(candidate) or 0)} after; allowed {_mib(_allowed(resident))}"
-        )
+        now = _resident(candidate) or 0
+        lines.append(f"memory: {_mib(resident)} before, {_mib(now)} after, allowed {_mib(_allowed(resident))}")
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         sentence = f"{candidate.name} fails {len(wrong)} of {took}: {'; '.join(wrong[:_SHOWN])}{more}"

@@ -5,8 +5,8 @@ turns, in an order drawn for each pair, and each pair gets the same schedule and
 loaded at a time. Latency counts from when a request was due (`bench.load`). PASS and FAIL are claimed when an interval
 lies inside or outside its limit as a whole (`ratios`); else it is measured on, three times as long at most.
 
-The delay of the generator itself is part of every latency, of both sides alike, and pulls a ratio towards 1: half of the
-latency being delay, a server that takes twice as long shows as 1.5x. Beyond that nothing is claimed. Called by `served`.
+The delay of the generator is part of every latency, of both sides alike, and pulls a ratio towards 1: where half of
+a latency is delay, a server that takes twice as long shows as 1.5x. Beyond that nothing is claimed. Called by `served`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ CHECK = "performance"
 _LOOKS = 3
 _CONFIDENCE = 1 - 0.05 / _LOOKS
 """Of one look, so that all three together are right 95 times in 100."""
-_LONGEST_BLOCK_S = 1.0
-_PAIRS = 10
-"""In the first look, at least."""
+_LONGEST_BLOCK_S = 0.5
+_PAIRS = 20
+"""In the first look, at least. Many short pairs: the closer two blocks lie, the more of the machine's mood cancels."""
 _LAG_SHARE = 0.5
 _TIMEOUT_S = 10.0
 _SATURATED_BLOCK_S = 0.25
@@ -174,7 +174,7 @@ def _broken(measured: _Measured, stable: RunningServer, candidate: RunningServer
         return CheckOutcome.INCONCLUSIVE, "no request was due in its time; raise checks.performance.rate or duration"
     if lag_p99 > LAG_LIMIT_S or lag_p50 > _LAG_SHARE * median:
         return CheckOutcome.INCONCLUSIVE, (
-            f"the load generator itself was late by {_ms(lag_p50)} (p99 {_ms(lag_p99)}), so that latencies tell of this "
+            f"the load generator itself was late by {_ms(lag_p50)} (p99 {_ms(lag_p99)}), so latencies tell of this "
             f"machine: of {stable.name}'s median of {_ms(median)} it may be half, and its p99 {_ms(LAG_LIMIT_S)}; let "
             "nothing else use the machine, or lower checks.performance.rate"
         )
@@ -200,12 +200,13 @@ def _findings(
         if ratio is None:
             yield _Finding(
                 Standing.OPEN,
-                f"{name} needs {requests_for(quantile):,} requests a side in {FEWEST_PAIRS} pairs; {fewest:,} were sent",
+                f"{name} needs {requests_for(quantile):,} requests a side, in {FEWEST_PAIRS} pairs; it had {fewest:,}",
             )
             continue
+        theirs = f"{stable.name}'s {_ms(ratio.stable)}"
         yield _Finding(
             at_most(ratio, limit),
-            f"{candidate.name}'s {name} {_ms(ratio.candidate)} is {ratio.value:.2f}x {stable.name}'s {_ms(ratio.stable)} "
+            f"{candidate.name}'s {name} {_ms(ratio.candidate)} is {ratio.value:.2f}x {theirs} "
             f"({_interval(ratio)}, limit {limit:.2f}x, n={fewest:,} each)",
         )
     if spec.min_throughput_ratio is not None:
