@@ -15,7 +15,7 @@ from graylift.checks.build import Built
 from graylift.checks.capacity import check_capacity
 from graylift.checks.cold_start import check_cold_start
 from graylift.checks.performance import check_performance
-from graylift.checks.questions import Inputs, NoQuestion, questions
+from graylift.checks.questions import NoQuestion, questions
 from graylift.checks.servers import SERVE, serving
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckOutcome, CheckResult
@@ -29,13 +29,11 @@ async def check_served(
     candidate: Built,
     workplace: Workplace,
     *,
-    samples: Sequence[Inputs] = (),
     serve: Sequence[str] = SERVE,
 ) -> tuple[CheckResult, ...]:
     """One result each. When it ends, also by being cancelled, no server of its is left.
 
-    samples: real requests, if there are any
-    serve:   how a model server is started; its options follow
+    serve: how a model server is started; its options follow
     """
     checks = spec.checks
     settings = {
@@ -45,7 +43,7 @@ async def check_served(
         boundary.CHECK: checks.boundary,
     }
     results = {
-        name: CheckResult(name, CheckOutcome.SKIPPED, f"skipped: {setting.reason}")
+        name: CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}")
         for name, setting in settings.items()
         if isinstance(setting, Skip)
     }
@@ -62,7 +60,7 @@ async def check_served(
         except DeployError as error:
             return rest(CheckOutcome.INCONCLUSIVE, f"stable, {stable.spec.name}, is not there to compare with: {error}")
         try:
-            asked = await questions(first, samples)
+            asked = await questions(first, None if isinstance(checks.parity, Skip) else checks.parity.samples)
         except NoQuestion as why:
             return rest(CheckOutcome.INCONCLUSIVE, f"there is nothing to ask the two: {why}")
         try:
