@@ -8,6 +8,8 @@ from pathlib import Path
 
 from graylift.checks.build import Built, build_side
 from graylift.checks.interface import check_interface
+from graylift.checks.parity import check_parity
+from graylift.checks.served import check_served
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.spec import ReleaseSpec
@@ -16,7 +18,7 @@ from graylift.engine.child import BUILD
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built, Workplace], Awaitable[CheckResult]]
 
-CHECKS: tuple[PreReleaseCheck, ...] = (check_interface,)
+CHECKS: tuple[PreReleaseCheck, ...] = (check_interface, check_parity)
 """Of stable and candidate, cheapest first. All run, so that a report shows everything that is wrong."""
 
 
@@ -38,6 +40,7 @@ class LocalChecklist:
             with tempfile.TemporaryDirectory(prefix="graylift-checks-") as scratch:
                 workplace = Workplace(self._artefacts, Path(scratch))
                 results += [await check(spec, stable, candidate, workplace) for check in CHECKS]
+                results += await check_served(spec, stable, candidate, workplace)
         return CheckReport(
             stable=None if stable is None else stable.revision,
             candidate=None if candidate is None else candidate.revision,

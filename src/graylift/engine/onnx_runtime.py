@@ -19,7 +19,7 @@ from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Tenso
 from graylift.engine.progress import Progress
 from graylift.engine.runner import check_inputs
 from graylift.engine.vendors import Compiled
-from graylift.errors import EngineError, InputError
+from graylift.errors import EngineError, InputError, NotComputable
 from graylift.protocols.datatypes import DTYPES, Tensor
 
 _DATATYPES: Mapping[str, str] = {
@@ -125,6 +125,19 @@ def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(session, manifest.interface)
 
 
+def reference(source: Path) -> OnnxRuntimeRunner:
+    """The runner of a source model, as it is stored: no node is fused, folded or left out, no precision changed."""
+    session_options = _session_options(threads=1)
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(str(source), session_options, providers=["CPUExecutionProvider"])
+    except _FAILURES as exc:
+        raise EngineError(f"{source}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
+    return OnnxRuntimeRunner(
+        session, Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
+    )
+
+
 class OnnxRuntimeRunner:
     """A `Runner`. Runs of several callers share the session's pool of threads."""
 
@@ -143,7 +156,7 @@ class OnnxRuntimeRunner:
         try:
             outputs = self._session.run(self._output_names, feeds)
         except _FAILURES as exc:
-            raise EngineError(_failure(exc)) from exc
+            raise _failure(exc) from exc
         return {name: _bytes_from_texts(tensor) for name, tensor in zip(self._output_names, outputs, strict=True)}
 
     def close(self) -> None:
@@ -208,13 +221,19 @@ def _mapped(tensor: Tensor, function: Any) -> Tensor:
     return mapped.reshape(tensor.shape)
 
 
-def _failure(exc: BaseException) -> str:
-    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input."""
+def _failure(exc: BaseException) -> EngineError:
+    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input.
+
+    The graph is fixed and ran on other inputs: an operator that refuses was given something by this request that it
+    cannot take. Only memory that cannot be had is not the request's fault alone, for what fits depends on the machine.
+    """
     text = _sentence(exc)
     where = re.match(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", text)
     if where is None:
-        return f"inference failed: {_masked(text)}"
-    return f"inference failed in {where[1]} node {where[2]!r}: {_masked(text[where.end() :])}"
+        return EngineError(f"inference failed: {_masked(text)}")
+    cause = text[where.end() :]
+    kind = EngineError if re.search(r"[Ff]ailed to allocate|bad.alloc", cause) else NotComputable
+    return kind(f"inference failed in {where[1]} node {where[2]!r}: {_masked(cause)}")
 
 
 def _masked(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import assert_never
 import orjson
 
 from graylift.engine.runner import check_inputs
-from graylift.errors import EngineError, InputError, ProtocolError
+from graylift.errors import EngineError, InputError, NotComputable, ProtocolError
 from graylift.protocols.datatypes import Tensor
 from graylift.protocols.open_inference import (
     BINARY_HEADER,
@@ -167,6 +167,12 @@ class App:
         except InputError as exc:
             self._metrics.failed("OTHER")
             await self._error(send, 400, str(exc))
+        except NotComputable as exc:
+            # Not 400: the request follows interface and protocol, another revision may well answer it, and the gateway
+            # asks stable again when a candidate says this. Not 500: the server is well.
+            self._metrics.failed("BACKEND")
+            self._count_failure(str(exc))
+            await self._error(send, 422, str(exc))
         except EngineError as exc:
             self._metrics.failed("BACKEND")
             self._count_failure(str(exc))

@@ -21,6 +21,8 @@ class Options:
     max_batch: rows of one inference, at most; 1 runs each request alone
     max_queue_delay_s: how long a request may wait for company while a context is free
     max_queue: requests that may wait for their turn; the next one is refused
+    end_with_stdin: end when stdin is closed, as after SIGTERM: whoever started this server then cannot leave it behind,
+                    however it ends itself
     """
 
     artefacts: Path
@@ -37,6 +39,7 @@ class Options:
     max_queue: int
     max_body_bytes: int
     drain_timeout_s: float
+    end_with_stdin: bool
 
     @property
     def version(self) -> str:
@@ -74,6 +77,7 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         help="longest request body, a longer one gets 413 (default %(default)s)")  # fmt: skip
     add("--drain-timeout", type=_seconds, default=20.0, metavar="S",
         help="seconds that running requests may take after SIGTERM (default %(default)s)")  # fmt: skip
+    add("--end-with-stdin", action="store_true", help="end when stdin is closed, as after SIGTERM")
     given = parser.parse_args(arguments)
     return Options(
         artefacts=given.artefacts,
@@ -90,6 +94,7 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         max_queue=given.max_queue,
         max_body_bytes=given.max_body,
         drain_timeout_s=given.drain_timeout,
+        end_with_stdin=given.end_with_stdin,
     )
 
 
