@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from graylift.checks.build import Built
 from graylift.checks.interface import check_interface
+from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, Manifest, Runtime, TensorSpec
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
@@ -46,7 +48,8 @@ async def compared(
     candidate: Interface | Built, stable: Interface = BOTH, inputs: tuple[TensorName, ...] = ()
 ) -> CheckResult:
     side = built("v2", candidate, inputs) if isinstance(candidate, Interface) else candidate
-    return await check_interface(a_spec("file-type"), built("v1", stable), side)
+    nowhere = Workplace(Path("/nowhere"), Path("/nowhere"))
+    return await check_interface(a_spec("file-type"), built("v1", stable), side, nowhere)
 
 
 async def test_equal_interfaces_pass_and_the_sentence_shows_them() -> None:

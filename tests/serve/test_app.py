@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +17,8 @@ from graylift.domain.spec import TensorName
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import Tensor
 from graylift.serve.app import App, Stage
-from graylift.serve.line import Line
+from graylift.serve.batcher import Batcher
+from graylift.serve.metrics import Metrics
 from graylift.serve.model import served_model
 
 INTERFACE = Interface((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
@@ -73,18 +75,37 @@ def echo() -> Echo:
     return Echo()
 
 
-@pytest.fixture
-def line() -> Line:
-    return Line(places=1, max_waiting=1)
+class Gate:
+    """A context that is kept busy until the test opens it."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._open = threading.Event()
+        self.job = batcher.join(self._wait, {})
+        assert self.job is not None
+        assert self.job.runs
+
+    def _wait(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self._open.wait(10)
+        return {}
+
+    async def open(self) -> None:
+        self._open.set()
+        assert self.job is not None
+        await self.job.answer
 
 
 @pytest.fixture
-async def app(echo: Echo, line: Line) -> AsyncIterator[App]:
+async def batcher() -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as pool:
-        app = App("tiny", "v2", line, pool, max_body_bytes=1000, body_timeout_s=0.01)
-        app.model = served_model(echo, "fake", (), ())
-        app.stage = Stage.READY
-        yield app
+        yield Batcher(pool, contexts=1, max_waiting=1, metrics=Metrics("tiny", "v2"))
+
+
+@pytest.fixture
+async def app(echo: Echo, batcher: Batcher) -> App:
+    app = App("tiny", "v2", batcher, Metrics("tiny", "v2"), max_body_bytes=1000, body_timeout_s=0.01)
+    app.model = served_model(echo, "fake", (), ())
+    app.stage = Stage.READY
+    return app
 
 
 async def test_a_body_in_pieces_is_put_together(app: App) -> None:
@@ -121,43 +142,39 @@ async def test_who_leaves_within_the_body_gets_no_answer(app: App, echo: Echo, m
     assert (exchange.sent, echo.runs) == ([], 0)
 
 
-async def test_who_leaves_while_waiting_frees_its_turn(app: App, echo: Echo, line: Line) -> None:
-    running = line.join()
-    assert running is not None
+async def test_who_leaves_while_waiting_frees_its_place(app: App, echo: Echo, batcher: Batcher) -> None:
+    gate = Gate(batcher)
     waiting = Exchange(app).body(DOCUMENT)
-    while line.waiting == 0:
+    while batcher.waiting == 0:
         await asyncio.sleep(0)
     refused = Exchange(app).body(DOCUMENT)
     assert (await refused.answer())[0] == 503
     assert refused.headers[b"retry-after"] == b"1"
     waiting.leave()
     await waiting.task
-    assert (line.running, line.waiting, echo.runs, waiting.sent) == (1, 0, 0, [])
-    line.leave()
+    assert (batcher.running, batcher.waiting, echo.runs, waiting.sent) == (1, 0, 0, [])
+    await gate.open()
     assert (await Exchange(app).body(DOCUMENT).answer())[0] == 200
-    assert (line.running, echo.runs) == (0, 1)
+    assert (batcher.running, echo.runs) == (0, 1)
 
 
-async def test_a_turn_that_comes_as_the_client_leaves_is_handed_on(app: App, echo: Echo, line: Line) -> None:
-    assert line.join() is not None
+async def test_a_cancelled_request_holds_nothing(app: App, echo: Echo, batcher: Batcher) -> None:
+    gate = Gate(batcher)
     waiting = Exchange(app).body(DOCUMENT)
-    while line.waiting == 0:
-        await asyncio.sleep(0)
-    waiting.leave()
-    line.leave()
-    await waiting.task
-    assert (line.running, line.waiting) == (0, 0)
-
-
-async def test_a_cancelled_request_holds_nothing(app: App, echo: Echo, line: Line) -> None:
-    assert line.join() is not None
-    waiting = Exchange(app).body(DOCUMENT)
-    while line.waiting == 0:
+    while batcher.waiting == 0:
         await asyncio.sleep(0)
     waiting.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting.task
-    assert (line.running, line.waiting, echo.runs) == (1, 0, 0)
+    assert (batcher.running, batcher.waiting, echo.runs) == (1, 0, 0)
+    await gate.open()
+
+
+async def test_what_does_not_fit_the_model_is_refused_before_it_waits(app: App, batcher: Batcher) -> None:
+    gate = Gate(batcher)
+    wrong = json.dumps({"inputs": [{"name": "z", "datatype": "FP32", "shape": [1], "data": [1]}]}).encode()
+    assert (await Exchange(app).body(wrong).answer())[0] == 400
+    await gate.open()
 
 
 async def test_before_it_is_ready_it_says_so_at_every_place(app: App, echo: Echo) -> None:

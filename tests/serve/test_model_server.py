@@ -18,6 +18,7 @@ import aiohttp
 import numpy as np
 import pytest
 import tiny_models
+from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = pytest.mark.real
 
@@ -398,3 +399,59 @@ async def test_a_wrong_option_ends_it_with_the_usage(
     server = start(tiny_models.affine(tmp_path / "affine.onnx"), *options)
     assert await server.ended() == 2
     assert f"argument {options[0]}: expected" in server.log
+
+
+# ---- batching
+
+
+async def test_many_at_once_share_runs_and_each_gets_its_own_answer_though_some_are_poisonous(
+    start: StartServer, connect: Connect, tmp_path: Path
+) -> None:
+    server = start(
+        tiny_models.lookup(tmp_path / "lookup.onnx", rows=50), "--max-batch", "8", "--max-queue-delay", "0.05"
+    )
+    async with connect(server) as client:
+        assert "batching: up to 8 rows a run, 50 ms for company" in server.log
+        results = await asyncio.gather(*(client.infer("id", "INT64", [number]) for number in range(60)))
+    for number, (status, document) in enumerate(results):
+        if number < 50:
+            assert (status, document["outputs"][0]["data"]) == (200, [2 * number, 2 * number + 1])
+        else:
+            assert status >= 400
+
+
+async def test_a_model_whose_first_dimension_is_fixed_is_served_without_batching_and_says_so(
+    start: StartServer, connect: Connect, tmp_path: Path
+) -> None:
+    server = start(tiny_models.slow(tmp_path / "slow.onnx"), "--max-batch", "8")
+    async with connect(server) as client:
+        assert "batching: off, each request runs alone: input rounds: INT64[1] has no dynamic first" in server.log
+        assert (await client.infer("rounds", "INT64", [3]))[0] == 200
+
+
+# ---- metrics
+
+
+async def test_a_scrape_tells_answers_failures_batches_and_where_the_time_went(
+    start: StartServer, connect: Connect, tmp_path: Path
+) -> None:
+    server = start(tiny_models.lookup(tmp_path / "lookup.onnx", rows=4), "--max-batch", "8")
+    async with connect(server) as client:
+        for number in (0, 1, 99):
+            await client.infer("id", "INT64", [number])
+        await client.infer("nothing", "INT64", [0])
+        async with client.session.get(client.url + "/metrics") as answer:
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            families = {
+                sample.name: sample
+                for family in text_string_to_metric_families(await answer.text())
+                for sample in family.samples
+                if sample.labels.get("reason") in (None, "OTHER")
+            }
+    assert families["nv_inference_request_success"].value == 2
+    assert families["nv_inference_request_failure"].value >= 1
+    assert families["nv_inference_exec_count"].value == 3
+    assert families["graylift_compute_seconds_count"].value == 3
+    assert families["graylift_queue_seconds_sum"].value >= 0
+    assert families["graylift_server_memory_peak_bytes"].value >= families["graylift_server_memory_bytes"].value > 0
+    assert families["graylift_batch_rows_sum"].labels == {"model": "tiny", "version": "v2"}

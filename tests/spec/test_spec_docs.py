@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from graylift.domain.spec import ReleaseSpec
+from graylift.domain.engine import Precision, Runtime
+from graylift.domain.spec import ChecksSpec, ReleaseSpec
 from graylift.spec import defaults
 from graylift.spec.fields import Shape
 from graylift.spec.shapes import ROOT, SHAPES
@@ -31,6 +32,12 @@ def test_the_reference_names_everything_that_is_not_supported_yet() -> None:
             assert f"`{name}`" in SECTIONS["Not yet"]
 
 
+def test_the_reference_names_every_runtime_and_precision() -> None:
+    rows = SECTIONS["spec.stable.model, spec.candidate.model"] + SECTIONS["Not yet"]
+    for member in (*Runtime, *Precision):
+        assert f"`{member.value}`" in rows
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_reference_are_read(example: str, read: Callable[[str], ReleaseSpec]) -> None:
     assert read(example).stages[-1].is_watch
@@ -43,3 +50,15 @@ def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Cal
     spec = read(full)
     assert spec.judge == read(EXAMPLES[0]).judge
     assert spec.judge.checks == defaults.CHECKS
+
+
+def test_the_reference_says_the_defaults_of_the_checks(read: Callable[[str], ReleaseSpec]) -> None:
+    """Each `default` column, written into a release file, gives what leaving it out gives."""
+    lines: list[str] = []
+    for title, body in SECTIONS.items():
+        if title.startswith("spec.checks."):
+            rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", body, re.MULTILINE)
+            lines.append(f"    {title.removeprefix('spec.checks.')}: {{{', '.join(map(': '.join, rows))}}}\n")
+    written = EXAMPLES[0].replace("  stages:", "  checks:\n" + "".join(lines) + "  stages:")
+    assert read(written).checks == ChecksSpec()
+    assert "maxFirstRequestRatio: 3" in written

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graylift.domain.spec import Margin, MarginKind
-from graylift.spec.units import margin_from_text, seconds_from_text, share_from_text
+from graylift.spec.units import margin_from_text, rate_from_text, seconds_from_text, share_from_text
 
 
 @given(st.integers(0, 999), st.integers(0, 999), st.integers(0, 99_999), st.integers(0, 99_999))
@@ -40,7 +40,7 @@ def test_percentage_points_are_read_back_exactly(points: Decimal) -> None:
     assert round(Decimal(margin.value) * 100, 4) == points
 
 
-@given(st.text(max_size=12), st.sampled_from([seconds_from_text, share_from_text, margin_from_text]))
+@given(st.text(max_size=12), st.sampled_from([seconds_from_text, share_from_text, margin_from_text, rate_from_text]))
 def test_any_other_text_is_refused_with_a_cure(text: str, convert: Callable[[str], object]) -> None:
     try:
         convert(text)
@@ -62,6 +62,7 @@ def test_margins_read_as_people_mean_them() -> None:
     assert margin_from_text("1.10x") == margin_from_text("1.1x") == Margin(MarginKind.RATIO, 1.1)
     assert margin_from_text("0.5pp") == Margin(MarginKind.POINTS, 0.005)
     assert share_from_text("1%") == 0.01
+    assert (rate_from_text("50/s"), rate_from_text("30/m"), rate_from_text("0.25/s")) == (50.0, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("text", ["", "10", "1:30", "-1s", "1m1h", "1.5h", "1d", "10 s", "١s", "s", "9999999h"])

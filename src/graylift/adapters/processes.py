@@ -181,6 +181,8 @@ class ProcessDeployer:
             *("--drain-timeout", f"{self._drain_s:g}"),
             *_renamings("--input", engine.inputs),
             *_renamings("--output", engine.outputs),
+            *("--contexts", str(engine.serving.contexts), "--max-batch", str(engine.serving.max_batch)),
+            *("--max-queue-delay", f"{engine.serving.max_queue_delay_s:g}"),
         )
 
     def _deaths(self, last: _Server) -> int:

@@ -1,35 +1,26 @@
 """Build the engine of one side of a release and bind the side to it by digest: from here on it is a revision.
 
-The build runs in a process of its own: native code that crashes or runs out of memory ends that process alone, and a
-cancelled build can be ended at once. Called by `checklist`; later checks look at `Built`.
+Called by `checklist`; later checks look at `Built`.
 """
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import hashlib
 import json
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from pydantic import TypeAdapter, ValidationError
-
-from graylift.domain.engine import Manifest
+from graylift.domain.engine import EngineSpec, Manifest
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
 from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec
 from graylift.domain.weights import Role
+from graylift.engine.child import BUILD, build_engine
+from graylift.engine.progress import Progress, unheard
 from graylift.errors import EngineError
-from graylift.spec.profiles import texts_from_profiles
-
-BUILD = (sys.executable, "-P", "-m", "graylift.engine", "build")
-"""-P: a file of the user's working directory, say onnx.py, is not taken for a module."""
-
-_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +33,12 @@ class Built:
 
 
 async def build_side(
-    service: str, role: Role, spec: RevisionSpec, artefacts: Path, command: Sequence[str] = BUILD
+    service: str,
+    role: Role,
+    spec: RevisionSpec,
+    artefacts: Path,
+    command: Sequence[str] = BUILD,
+    progress: Progress = unheard,
 ) -> tuple[Built | None, CheckResult]:
     """The side's revision, built or found, and the result of the check. None if it cannot be built."""
     check = f"build {role.value}"
@@ -54,7 +50,7 @@ async def build_side(
             return Built(spec, revision, None), CheckResult(check, CheckOutcome.PASS, sentence, evidence)
         case OnnxModel() as model:
             try:
-                manifest = await _build(model, artefacts, command)
+                manifest = await build_engine(engine_spec_of(model), artefacts, progress, command=command)
             except EngineError as error:
                 sentence = f"{spec.name} cannot be built: {error}"
                 return None, CheckResult(check, CheckOutcome.FAIL, sentence, (f"from {model.onnx}",))
@@ -66,65 +62,18 @@ async def build_side(
             assert_never(spec.model)
 
 
-async def _build(model: OnnxModel, artefacts: Path, command: Sequence[str]) -> Manifest:
-    """EngineError with one sentence: the builder's own if the model is at fault."""
-    arguments = ("--artefacts", str(artefacts), "--onnx", model.onnx)
-    arguments += (
-        "--runtime",
-        model.runtime.value,
-        "--threads",
-        str(model.threads),
-        "--precision",
-        model.precision.value,
-    )
-    for text in texts_from_profiles(model.profiles):
-        arguments += ("--profile", text)
-    if model.calibration is not None:
-        arguments += ("--calibration", model.calibration)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us; we end the build if it shall end
-        )
-    except OSError as error:
-        raise EngineError(f"the build cannot be started with {command[0]}: {error.strerror}") from error
-    try:
-        said, complained = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    last = (complained.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    status = await process.wait()
-    if status == 2:
-        raise EngineError(last)
-    if status < 0:
-        raise EngineError(f"the build was killed by {_name_of(-status)}; the last it said: {last}")
-    if status > 0:
-        raise EngineError(f"the build ended with status {status}: {last}")
-    try:
-        return _MANIFEST.validate_json(said)
-    except ValidationError as error:
-        raise EngineError(f"the build gave no manifest: {error.errors()[0]['msg']}") from error
-
-
-def _name_of(number: int) -> str:
-    if number == signal.SIGKILL:
-        return "SIGKILL (by a person, or because the machine ran out of memory)"
-    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+def engine_spec_of(model: OnnxModel) -> EngineSpec:
+    """What the release file asks to be built."""
+    return EngineSpec(model.onnx, model.runtime, model.threads, model.precision, model.profiles, model.calibration)
 
 
 def _backend(manifest: Manifest, model: OnnxModel) -> ServedEngine:
-    return ServedEngine(manifest.digest, model.inputs, model.outputs)
+    return ServedEngine(manifest.digest, model.inputs, model.outputs, model.serving)
 
 
 def _engine_digest(manifest: Manifest, model: OnnxModel) -> str:
     names = [sorted((name.served, name.own) for name in names) for names in (model.inputs, model.outputs)]
-    return _digest(manifest.digest, model.runtime.value, model.threads, *names)
+    return _digest(manifest.digest, model.runtime.value, model.threads, *names, dataclasses.astuple(model.serving))
 
 
 def _digest(*parts: object) -> str:

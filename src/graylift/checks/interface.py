@@ -16,6 +16,7 @@ import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
 from graylift.checks.build import Built
+from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, TensorSpec
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import OnnxModel, ReleaseSpec, TensorName
@@ -43,8 +44,9 @@ class _Kind:
         return self.field.removesuffix("s")
 
 
-async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built) -> CheckResult:
+async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built, workplace: Workplace) -> CheckResult:
     """Do the two serve the same names, datatypes and shapes? What stable takes, the candidate must take."""
+    del workplace  # nothing is run
     try:
         of_stable = await _served(spec.service, stable)
         of_candidate = await _served(spec.service, candidate)

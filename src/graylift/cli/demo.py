@@ -42,7 +42,7 @@ TRAFFIC_AT_MOST_S = 600.0
 EXPECTED = {
     Variant.GOOD: Phase.PROMOTED,
     Variant.BAD: Phase.ROLLED_BACK,
-    Variant.SLOW: Phase.ROLLED_BACK,
+    Variant.SLOW: Phase.REJECTED,
     Variant.SAME: Phase.PROMOTED,
 }
 

@@ -24,7 +24,16 @@ from graylift.demo.candidates import padded_to_batch, with_table_lookup
 from graylift.demo.catalogue import CONTAINER_NUMBERS, FILE_TYPES, Entry, Variant
 from graylift.demo.inference import InferenceBody, body_from_tensor, tensor_from_answer
 from graylift.demo.models import Package, PackagedFile, fetch
-from graylift.demo.releases import CONTAINER_NUMBERS_JUDGED, FILE_TYPES_JUDGED, Side, release_text
+from graylift.demo.releases import (
+    CONTAINER_NUMBERS_CHECKED,
+    CONTAINER_NUMBERS_JUDGED,
+    CONTAINER_NUMBERS_UNMEASURED,
+    FILE_TYPES_CHECKED,
+    FILE_TYPES_CHECKED_ON_LONG_FILES,
+    FILE_TYPES_JUDGED,
+    Side,
+    release_text,
+)
 
 Log = Callable[[str], None]
 Score = Callable[[Answer], float | None]
@@ -39,7 +48,7 @@ class Prepared:
 
     good: a better version of the model, to be promoted
     bad:  the promoted version, rebuilt with a mistake, to be rolled back
-    slow: the promoted version, rebuilt so that it is several times slower, to be rolled back
+    slow: the promoted version, rebuilt so that it is several times slower, to be rejected before any traffic
     same: the promoted version against itself; whatever rolls this back is a false alarm
     """
 
@@ -115,6 +124,8 @@ _MAGIKA_NEW = Package(
 )
 _FILES = 400
 _SHORT_FILES = 0.4
+_CHECKED = 64
+"""Inputs that the parity check compares."""
 
 
 def _prepare_file_types(cache: Path, folder: Path, log: Log) -> Prepared:
@@ -138,30 +149,38 @@ def _prepare_file_types(cache: Path, folder: Path, log: Log) -> Prepared:
         tokens=np.stack([sample.tokens for sample in samples]),
         expected=np.stack([filetypes.expected_labels(sample.path, labels, extensions) for sample in samples]),
     )
-    v3_2, v3_3 = Side("v3.2", "models/v3.2.onnx", {}), Side("v3.3", "models/v3.3.onnx", {})
-    write = _writer(folder, "file-type", FILE_TYPES_JUDGED)
+    rows = np.stack([sample.tokens for sample in samples])
+    np.savez_compressed(folder / "files.npz", bytes=rows[:_CHECKED])
+    np.savez_compressed(folder / "long-files.npz", bytes=rows[(rows != filetypes.PADDING).all(axis=1)][:_CHECKED])
+    side = partial(Side, outputs={}, profile="{bytes: {min: [1, 2048], opt: [1, 2048], max: [32, 2048]}}")
+    v3_2, v3_3 = side("v3.2", "models/v3.2.onnx"), side("v3.3", "models/v3.3.onnx")
+    release = partial(_write_release, folder, "file-type")
+    write = partial(release, FILE_TYPES_CHECKED, FILE_TYPES_JUDGED)
     return Prepared(
         good=write("good", "A new version of the file type model, a drop-in: same inputs, same outputs.", v3_2, v3_3),
-        bad=write(
+        bad=release(
+            FILE_TYPES_CHECKED_ON_LONG_FILES,
+            FILE_TYPES_JUDGED,
             "bad",
             "The same model, optimised: the one-hot encoding of the input and its matrix product became a table\n"
             "lookup. The answers are equal, with one mistake: the table keeps 256 rows, one for each value of a byte,\n"
-            "and forgets the token for padding. Every file too short to fill the input fails; the others do not.",
+            "and forgets the token for padding. Every file too short to fill the input fails, and its checks took\n"
+            "long ones alone.",
             v3_3,
-            Side("v3.3-lookup", "models/v3.3-lookup.onnx", {}),
+            side("v3.3-lookup", "models/v3.3-lookup.onnx"),
         ),
         slow=write(
             "slow",
             "The same model, exported with a fixed batch of four and an adapter that fills the batch by repeating\n"
             "each request. The answers are equal, nothing fails, and each takes four times the work.",
             v3_3,
-            Side("v3.3-batch4", "models/v3.3-batch4.onnx", {}),
+            side("v3.3-batch4", "models/v3.3-batch4.onnx"),
         ),
         same=write(
             "same",
             "The same model twice, to see that nothing is found where nothing is.",
             v3_3,
-            Side("v3.3-again", "models/v3.3.onnx", {}),
+            side("v3.3-again", "models/v3.3.onnx"),
         ),
     )
 
@@ -225,14 +244,18 @@ def _prepare_container_numbers(cache: Path, folder: Path, log: Log) -> Prepared:
         images=np.stack(images),
         alphabet=np.array(containers.alphabet_from_metadata(characters)),
     )
+    np.savez_compressed(folder / "lines.npz", x=np.stack(images[:_CHECKED]))
+    side = partial(Side, profile="{x: {min: [1, 3, 48, 32], opt: [1, 3, 48, 320], max: [8, 3, 48, 640]}}")
     v4_output = {"text": "softmax_11.tmp_0"}
-    v3, v4 = Side("v3", "models/v3.onnx", {"text": "softmax_5.tmp_0"}), Side("v4", "models/v4.onnx", v4_output)
-    slow_story = (
+    v3 = side("v3", "models/v3.onnx", outputs={"text": "softmax_5.tmp_0"})
+    v4 = side("v4", "models/v4.onnx", outputs=v4_output)
+    padded = side("v4-batch4", "models/v4-batch4.onnx", outputs=v4_output)
+    story = (
         "The same model, exported with a fixed batch of four and an adapter that fills the batch by repeating\n"
         "each request. The answers are equal, nothing fails, and each takes four times the work."
     )
-    write = _writer(folder, "container-number", CONTAINER_NUMBERS_JUDGED)
-    slow = write("slow", slow_story, v4, Side("v4-batch4", "models/v4-batch4.onnx", v4_output))
+    release = partial(_write_release, folder, "container-number")
+    write = partial(release, CONTAINER_NUMBERS_CHECKED, CONTAINER_NUMBERS_JUDGED)
     return Prepared(
         good=write(
             "good",
@@ -241,13 +264,13 @@ def _prepare_container_numbers(cache: Path, folder: Path, log: Log) -> Prepared:
             v3,
             v4,
         ),
-        bad=slow,
-        slow=slow,
+        bad=release(CONTAINER_NUMBERS_UNMEASURED, CONTAINER_NUMBERS_JUDGED, "bad", story, v4, padded),
+        slow=write("slow", story, v4, padded),
         same=write(
             "same",
             "The same model twice, to see that nothing is found where nothing is.",
             v4,
-            Side("v4-again", "models/v4.onnx", v4_output),
+            side("v4-again", "models/v4.onnx", outputs=v4_output),
         ),
     )
 
@@ -277,13 +300,12 @@ def _write_model(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _writer(folder: Path, service: str, judged: str) -> Callable[[str, str, Side, Side], Path]:
-    def write(name: str, story: str, stable: Side, candidate: Side) -> Path:
-        path = folder / f"{name}.yaml"
-        path.write_text(release_text(service, story, stable, candidate, judged), encoding="utf-8")
-        return path
-
-    return write
+def _write_release(
+    folder: Path, service: str, checked: str, judged: str, name: str, story: str, stable: Side, candidate: Side
+) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(release_text(service, story, stable, candidate, checked, judged), encoding="utf-8")
+    return path
 
 
 def _endless(

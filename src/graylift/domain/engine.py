@@ -91,6 +91,18 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """One step that an engine executes, in its runtime's words.
+
+    datatype: of what it gives, as in `TensorSpec`; None where the runtime does not tell
+    """
+
+    name: str
+    kind: str
+    datatype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The passport of an artefact: what it is, from what, by what, where. Stored beside it.
 

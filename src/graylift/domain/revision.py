@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-from graylift.domain.spec import TensorName
+from graylift.domain.spec import Serving, TensorName
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class ServedEngine:
     artefact: str
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
+    serving: Serving = field(default_factory=Serving)
 
 
 @dataclass(frozen=True, slots=True)

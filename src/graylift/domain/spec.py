@@ -24,6 +24,21 @@ class TensorName:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """How a model server runs its engine.
+
+    contexts:  inferences at once
+    max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
+               do not see each other, and runs each alone if they do
+    max_queue_delay_s: how long a request may wait for company while a context is free
+    """
+
+    contexts: int = 1
+    max_batch: int = 1
+    max_queue_delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class OnnxModel:
     """A model that Graylift builds into an engine and serves itself.
 
@@ -41,6 +56,7 @@ class OnnxModel:
     calibration: str | None = None
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
+    serving: Serving = Serving()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from graylift.domain.engine import EngineSpec, Interface, Manifest, Precision, Runtime, TensorSpec
+from graylift.engine.progress import Progress, part_of, unheard
 from graylift.engine.vendors import engine_file, vendor_of
 from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts, texts_from_profiles
@@ -39,27 +40,31 @@ class ArtefactStore:
         self._root = root
         self._builds = root / "builds"
 
-    def build(self, spec: EngineSpec) -> Manifest:
+    def build(self, spec: EngineSpec, progress: Progress = unheard) -> Manifest:
         """The artefact of `spec`: found if these sources were built here with these options and this runtime before.
 
-        Of several at once one builds and the others wait for it. A build that is killed leaves nothing that counts.
+        Of several at once one builds and the others wait for it. A build that is killed leaves nothing that counts,
+        and the next one removes what it leaves.
         Raises EngineError if the model cannot be built or the artefact cannot be written.
         """
         if spec.threads < 1:
             raise EngineError(f"an engine needs at least 1 thread, not {spec.threads}")
+        progress("reading the model", 0.0)
         recipe = _recipe_of(spec)
         key = recipe.key
         try:
             self._builds.mkdir(parents=True, exist_ok=True)
+            self.sweep()
             with _locked(self._builds / f"{key}.lock"):
                 known = self._built(key)
                 if known is not None:
+                    progress("found", 1.0)
                     return known
                 part = self._builds / f"{key}.part"
                 shutil.rmtree(part, ignore_errors=True)  # of a build that was killed: we hold its lock
                 part.mkdir()
                 try:
-                    return self._build_in(part, spec, recipe)
+                    return self._build_in(part, spec, recipe, progress)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
         except OSError as exc:
@@ -67,11 +72,20 @@ class ArtefactStore:
                 f"cannot write the artefact under {self._root}: {exc.strerror or exc}; nothing was kept"
             ) from exc
 
+    def sweep(self) -> None:
+        """Remove what builds left that were killed. What is being built now stays. Does what it can, says nothing."""
+        for part in self._builds.glob("*.part"):
+            try:
+                with _locked(part.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(part, ignore_errors=True)
+            except OSError:
+                continue
+
     def manifest(self, digest: str) -> Manifest:
         """The artefact's passport. EngineError if the store has no such artefact."""
         file = self._folder(digest) / "manifest.json"
         try:
-            return _manifest_from_json(file.read_bytes())
+            return manifest_from_json(file.read_bytes())
         except FileNotFoundError as exc:
             raise EngineError(f"no artefact {digest} in {self._root}; build it first") from exc
         except OSError as exc:
@@ -112,11 +126,13 @@ class ArtefactStore:
         part: Path,
         spec: EngineSpec,
         recipe: _Recipe,
+        progress: Progress,
     ) -> Manifest:
         engine = part / engine_file(spec.runtime)
         began = time.monotonic()
-        interface = vendor_of(spec.runtime).build(spec, recipe.key, engine)
+        compiled = vendor_of(spec.runtime).build(spec, recipe.key, engine, part_of(progress, 0.02, 0.95))
         build_s = time.monotonic() - began
+        progress("keeping the engine", 0.95)
         if _recipe_of(spec) != recipe:
             raise EngineError(f"{spec.onnx} or its external data changed while it was built; build it again")
         with engine.open("rb") as stream:
@@ -128,7 +144,7 @@ class ArtefactStore:
             options=recipe.options,
             versions=recipe.versions,
             machine=recipe.machine,
-            interface=interface,
+            interface=compiled.interface,
             size_bytes=engine.stat().st_size,
             build_s=round(build_s, 3),
             built_at_s=time.time(),
@@ -148,6 +164,7 @@ class ArtefactStore:
         pointer.write_text(digest, "ascii")
         _sync(pointer)
         pointer.rename(self._builds / recipe.key)
+        progress("done", 1.0)
         return self.manifest(digest)
 
     def _is_whole(self, digest: str) -> bool:
@@ -206,7 +223,8 @@ def json_from_manifest(manifest: Manifest) -> bytes:
     return orjson.dumps(manifest)
 
 
-def _manifest_from_json(text: bytes) -> Manifest:
+def manifest_from_json(text: bytes) -> Manifest:
+    """What `json_from_manifest` wrote. KeyError, TypeError or ValueError for anything else."""
     document: dict[str, Any] = orjson.loads(text)
 
     def pairs(name: str) -> tuple[tuple[str, str], ...]:
@@ -233,11 +251,11 @@ def _manifest_from_json(text: bytes) -> Manifest:
 
 
 @contextmanager
-def _locked(file: Path) -> Generator[None]:
-    """Hold an exclusive lock, waiting for it. The kernel frees it if we die. The file stays: removing it would let
-    one process lock the old file and another the new one."""
+def _locked(file: Path, how: int = fcntl.LOCK_EX) -> Generator[None]:
+    """Hold an exclusive lock, waiting for it unless `how` says LOCK_NB. The kernel frees it if we die. The file stays:
+    removing it would let one process lock the old file and another the new one."""
     with file.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, how)
         yield
 
 

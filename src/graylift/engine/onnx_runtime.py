@@ -15,9 +15,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from graylift.domain.engine import EngineSpec, Interface, Manifest, TensorSpec
+from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, TensorSpec
+from graylift.engine.progress import Progress
 from graylift.engine.runner import check_inputs
-from graylift.errors import EngineError, InputError
+from graylift.engine.vendors import Compiled
+from graylift.errors import EngineError, InputError, NotComputable
 from graylift.protocols.datatypes import DTYPES, Tensor
 
 _DATATYPES: Mapping[str, str] = {
@@ -72,7 +74,7 @@ def versions() -> tuple[tuple[str, str], ...]:
     return (("onnx", onnx.__version__), ("onnxruntime", ort.__version__))
 
 
-def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
+def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progress) -> Compiled:
     """Optimise the graph once, offline, into one file with all weights inside.
 
     Level "extended" (fusions into the CPU's own operators) and not "all": the rest are layouts for the vector width of
@@ -83,6 +85,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
     from onnx.checker import ValidationError
 
     source = Path(spec.onnx)
+    progress("optimising the graph", 0.0)
     session_options = _session_options(spec.threads)
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     session_options.optimized_model_filepath = str(destination)
@@ -99,6 +102,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
         ) from exc
     except (ValidationError, ValueError) as exc:
         raise EngineError(f"{source}: cannot be read with its external data: {_sentence(exc)}") from exc
+    progress("writing the engine", 0.8)
     interface = Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
     optimised = onnx.load(destination)
     _refuse_unknown_rank(optimised.graph.input, interface, source)
@@ -106,7 +110,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
         optimised, {**{p.key: p.value for p in optimised.metadata_props}, "graylift.build": build_key}
     )
     onnx.save(optimised, destination)
-    return interface
+    return Compiled(interface, tuple(Layer(node.name, node.op_type) for node in optimised.graph.node))
 
 
 def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
@@ -119,6 +123,19 @@ def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
     except _FAILURES as exc:
         raise EngineError(f"{engine}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
     return OnnxRuntimeRunner(session, manifest.interface)
+
+
+def reference(source: Path) -> OnnxRuntimeRunner:
+    """The runner of a source model, as it is stored: no node is fused, folded or left out, no precision changed."""
+    session_options = _session_options(threads=1)
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(str(source), session_options, providers=["CPUExecutionProvider"])
+    except _FAILURES as exc:
+        raise EngineError(f"{source}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
+    return OnnxRuntimeRunner(
+        session, Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
+    )
 
 
 class OnnxRuntimeRunner:
@@ -139,7 +156,7 @@ class OnnxRuntimeRunner:
         try:
             outputs = self._session.run(self._output_names, feeds)
         except _FAILURES as exc:
-            raise EngineError(_failure(exc)) from exc
+            raise _failure(exc) from exc
         return {name: _bytes_from_texts(tensor) for name, tensor in zip(self._output_names, outputs, strict=True)}
 
     def close(self) -> None:
@@ -204,13 +221,19 @@ def _mapped(tensor: Tensor, function: Any) -> Tensor:
     return mapped.reshape(tensor.shape)
 
 
-def _failure(exc: BaseException) -> str:
-    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input."""
+def _failure(exc: BaseException) -> EngineError:
+    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input.
+
+    The graph is fixed and ran on other inputs: an operator that refuses was given something by this request that it
+    cannot take. Only memory that cannot be had is not the request's fault alone, for what fits depends on the machine.
+    """
     text = _sentence(exc)
     where = re.match(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", text)
     if where is None:
-        return f"inference failed: {_masked(text)}"
-    return f"inference failed in {where[1]} node {where[2]!r}: {_masked(text[where.end() :])}"
+        return EngineError(f"inference failed: {_masked(text)}")
+    cause = text[where.end() :]
+    kind = EngineError if re.search(r"[Ff]ailed to allocate|bad.alloc", cause) else NotComputable
+    return kind(f"inference failed in {where[1]} node {where[2]!r}: {_masked(cause)}")
 
 
 def _masked(text: str) -> str:

@@ -5,12 +5,22 @@ A new runtime is a member of `Runtime`, a module beside `onnx_runtime`, and a ca
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from graylift.domain.engine import EngineSpec, Interface, Manifest, Runtime
+from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Runtime
+from graylift.engine.progress import Progress
 from graylift.engine.runner import Runner
 from graylift.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a vendor tells of the engine it has just written. layers: what it executes, in order."""
+
+    interface: Interface
+    layers: tuple[Layer, ...]
 
 
 class Vendor(Protocol):
@@ -27,10 +37,11 @@ class Vendor(Protocol):
         """(package, version) of the runtime and what it builds with, ascending by name."""
         ...
 
-    def build(self, spec: EngineSpec, build_key: str, destination: Path) -> Interface:
+    def build(self, spec: EngineSpec, build_key: str, destination: Path, progress: Progress) -> Compiled:
         """Write the engine, one file, to `destination`. EngineError if the model cannot be built.
 
         build_key: to be carried by the file where its format can, so that different builds have different digests
+        progress:  of this build alone, from 0 to 1
         """
         ...
 
@@ -59,6 +70,18 @@ def engine_file(runtime: Runtime) -> str:
             return "engine.onnx"
         case _:
             assert_never(runtime)
+
+
+def reference_runner(onnx: Path) -> Runner:
+    """The source model itself, by ONNX Runtime and without any optimisation: what engines are compared with.
+
+    EngineError if it cannot be run so, or the runtime is not there.
+    """
+    try:
+        from graylift.engine import onnx_runtime
+    except ImportError as exc:
+        raise _missing(exc, "onnxruntime") from exc
+    return onnx_runtime.reference(onnx)
 
 
 def _missing(exc: ImportError, package: str) -> EngineError:

@@ -1,6 +1,6 @@
 """What happens to one request: route, body, turn, inference, answer. A raw ASGI application.
 
-The event loop parses and renders; inference runs in the threads of `pool`, each request in its turn (`line`).
+The event loop parses and renders; inference runs in the contexts' threads, alone or together with others (`batcher`).
 Knows nothing of processes and signals; `server` sets `stage` and `model`.
 """
 
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from enum import Enum
 from importlib import metadata
 from typing import assert_never
 
 import orjson
 
-from graylift.errors import EngineError, InputError, ProtocolError
+from graylift.engine.runner import check_inputs
+from graylift.errors import EngineError, InputError, NotComputable, ProtocolError
 from graylift.protocols.datatypes import Tensor
 from graylift.protocols.open_inference import (
     BINARY_HEADER,
@@ -29,6 +30,7 @@ from graylift.protocols.open_inference import (
     server_metadata,
     unknown_output,
 )
+from graylift.serve.batcher import Batcher, Job
 from graylift.serve.http import (
     BINARY,
     BODY_TIMEOUT_S,
@@ -43,7 +45,7 @@ from graylift.serve.http import (
     left,
     read_body,
 )
-from graylift.serve.line import Line, Turn
+from graylift.serve.metrics import CONTENT_TYPE, Metrics
 from graylift.serve.model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -66,8 +68,8 @@ class App:
         self,
         service: str,
         version: str,
-        line: Line,
-        pool: Executor,
+        batcher: Batcher,
+        metrics: Metrics,
         *,
         max_body_bytes: int,
         body_timeout_s: float = BODY_TIMEOUT_S,
@@ -76,14 +78,17 @@ class App:
         self.model: ServedModel | None = None
         self._service = service
         self._version = version
-        self._line = line
-        self._pool = pool
+        self._batcher = batcher
+        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._failures: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"].split("/")[1:]:
+            case ["metrics"]:
+                text = self._metrics.text(waiting=self._batcher.waiting, running=self._batcher.running)
+                await self._get(scope, send, 200, text, (b"content-type", CONTENT_TYPE))
             case ["v2"]:
                 await self._get(scope, send, 200, server_metadata("graylift", metadata.version("graylift")))
             case ["v2", "health", "live"]:
@@ -130,64 +135,72 @@ class App:
         try:
             body = await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
         except ProtocolError as exc:
+            self._metrics.failed("OTHER")
             await answer_early(receive, send, exc.status, error_document(str(exc)), JSON)
             return
         if body is None:
+            self._metrics.failed("CANCELED")
             return
+        began_s = time.perf_counter()
         if self.model is None or self.stage is Stage.STARTING:
             await self._error(send, 503, "the model is not ready yet", _RETRY_AFTER)
             return
         try:
             request = request_from_body(body, _json_length(headers))
             _check_outputs(request, self.model)
-            turn = self._line.join()
-            if turn is None:
-                waiting = f"{self._line.waiting} requests wait already, as many as may (--max-queue)"
+            # Before it waits, and before it spoils a run that others share.
+            check_inputs(self.model.interface, request.inputs)
+            job = self._batcher.join(self.model.infer, request.inputs)
+            if job is None:
+                self._metrics.failed("REJECTED")
+                waiting = f"{self._batcher.waiting} requests wait already, as many as may (--max-queue)"
                 await self._error(send, 503, f"the model is busy and {waiting}; try again later", _RETRY_AFTER)
                 return
-            outputs = await self._in_turn(turn, self.model, request, receive)
+            outputs = await self._answered(job, receive)
             if outputs is None:
+                self._metrics.failed("CANCELED")
                 return
             reply = body_from_outputs(request, outputs, model=self._service, version=self._version)
         except ProtocolError as exc:
+            self._metrics.failed("OTHER")
             await self._error(send, exc.status, str(exc))
         except InputError as exc:
+            self._metrics.failed("OTHER")
             await self._error(send, 400, str(exc))
+        except NotComputable as exc:
+            # Not 400: the request follows interface and protocol, another revision may well answer it, and the gateway
+            # asks stable again when a candidate says this. Not 500: the server is well.
+            self._metrics.failed("BACKEND")
+            self._count_failure(str(exc))
+            await self._error(send, 422, str(exc))
         except EngineError as exc:
+            self._metrics.failed("BACKEND")
             self._count_failure(str(exc))
             await self._error(send, 500, str(exc))
         else:
+            self._metrics.answered(time.perf_counter() - began_s)
             if reply.json_length is None:
                 await self._answer(send, 200, reply.data, JSON)
             else:
                 length = (BINARY_HEADER, str(reply.json_length).encode())
                 await self._answer(send, 200, reply.data, BINARY, length)
 
-    async def _in_turn(
-        self, turn: Turn, model: ServedModel, request: InferenceRequest, receive: Receive
-    ) -> dict[str, Tensor] | None:
+    async def _answered(self, job: Job, receive: Receive) -> dict[str, Tensor] | None:
         """The outputs; None if the client left before its turn, which then costs nobody anything."""
-        if not turn.done():
-            leaving = asyncio.create_task(left(receive))
-            try:
-                await asyncio.wait({turn, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                self._line.give_up(turn)
-                raise
-            finally:
-                gone = leaving.done()
-                leaving.cancel()
-            if gone:
-                self._line.give_up(turn)
-                return None
+        if job.runs:
+            return await job.answer
+        leaving = asyncio.create_task(left(receive))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, model.infer, request.inputs)
+            await asyncio.wait({job.answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return job.answer.result() if job.answer.done() else None
         finally:
-            self._line.leave()
+            leaving.cancel()
+            if not job.answer.done():
+                self._batcher.give_up(job)
 
-    async def _get(self, scope: Scope, send: Send, status: int, document: bytes) -> None:
+    async def _get(self, scope: Scope, send: Send, status: int, document: bytes, kind: Header = JSON) -> None:
         if scope["method"] in ("GET", "HEAD"):
-            await self._answer(send, status, document, JSON)
+            await self._answer(send, status, document, kind)
         else:
             await self._error(send, 405, f"{scope['method']} is not for this path; GET it", (b"allow", b"GET, HEAD"))
 

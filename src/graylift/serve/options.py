@@ -18,7 +18,11 @@ class Options:
     service:   the model name that clients use
     version:   the revision's name, as clients may put it into the path
     contexts:  inferences at once
+    max_batch: rows of one inference, at most; 1 runs each request alone
+    max_queue_delay_s: how long a request may wait for company while a context is free
     max_queue: requests that may wait for their turn; the next one is refused
+    end_with_stdin: end when stdin is closed, as after SIGTERM: whoever started this server then cannot leave it behind,
+                    however it ends itself
     """
 
     artefacts: Path
@@ -30,9 +34,12 @@ class Options:
     inputs: tuple[TensorName, ...]
     outputs: tuple[TensorName, ...]
     contexts: int
+    max_batch: int
+    max_queue_delay_s: float
     max_queue: int
     max_body_bytes: int
     drain_timeout_s: float
+    end_with_stdin: bool
 
     @property
     def version(self) -> str:
@@ -59,12 +66,18 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         add(flag, type=_tensor_name, action="append", default=[], metavar="SERVED=OWN",
             help=f"serve the model's {flag[2:]} OWN under the name SERVED; may be repeated")  # fmt: skip
     add("--contexts", type=_at_least_1, default=1, metavar="N", help="inferences at once (default %(default)s)")
+    add("--max-batch", type=_at_least_1, default=1, metavar="ROWS",
+        help="rows that may share one inference (default %(default)s: each request runs alone)")  # fmt: skip
+    add("--max-queue-delay", type=_seconds, default=0.0, metavar="S",
+        help="seconds a request may wait for others while a context is free: larger batches for its latency "
+        "(default %(default)s: batches form while all contexts are busy)")  # fmt: skip
     add("--max-queue", type=_at_least_0, default=256, metavar="N",
         help="requests that may wait for their turn, the next one gets 503 (default %(default)s)")  # fmt: skip
     add("--max-body", type=_at_least_1, default=64 * 2**20, metavar="BYTES",
         help="longest request body, a longer one gets 413 (default %(default)s)")  # fmt: skip
     add("--drain-timeout", type=_seconds, default=20.0, metavar="S",
         help="seconds that running requests may take after SIGTERM (default %(default)s)")  # fmt: skip
+    add("--end-with-stdin", action="store_true", help="end when stdin is closed, as after SIGTERM")
     given = parser.parse_args(arguments)
     return Options(
         artefacts=given.artefacts,
@@ -76,9 +89,12 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         inputs=tuple(given.input),
         outputs=tuple(given.output),
         contexts=given.contexts,
+        max_batch=given.max_batch,
+        max_queue_delay_s=given.max_queue_delay,
         max_queue=given.max_queue,
         max_body_bytes=given.max_body,
         drain_timeout_s=given.drain_timeout,
+        end_with_stdin=given.end_with_stdin,
     )
 
 

@@ -19,9 +19,12 @@ from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import load
 from graylift.errors import EngineError
 from graylift.serve.app import App, Stage
-from graylift.serve.line import Line
+from graylift.serve.batcher import Batcher
+from graylift.serve.metrics import Metrics
 from graylift.serve.model import ServedModel, served_model
 from graylift.serve.options import Options
+from graylift.serve.policy import BatchPolicy
+from graylift.serve.stacking import objection
 from graylift.serve.warmup import warm
 
 log = logging.getLogger(__name__)
@@ -51,9 +54,10 @@ def run(options: Options) -> int:
 class _Process:
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._line = Line(options.contexts, options.max_queue)
         self._pool = ThreadPoolExecutor(options.contexts, thread_name_prefix="context")
-        self._app = App(options.service, options.version, self._line, self._pool, max_body_bytes=options.max_body_bytes)
+        metrics = Metrics(options.service, options.version)
+        self._batcher = Batcher(self._pool, options.contexts, options.max_queue, metrics)
+        self._app = App(options.service, options.version, self._batcher, metrics, max_body_bytes=options.max_body_bytes)
         self._server = _Server(
             uvicorn.Config(
                 self._app,
@@ -73,7 +77,10 @@ class _Process:
     async def live(self, listener: socket.socket) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._drain, number)
+            loop.add_signal_handler(number, self._drain, number.name)
+        if self._options.end_with_stdin:
+            os.set_blocking(0, False)
+            loop.add_reader(0, self._read_stdin)
         host, port = listener.getsockname()[:2]
         log.info("start: %s on %s:%d, process %d", self._options.revision_id, host, port, os.getpid())
         async with asyncio.TaskGroup() as tasks:
@@ -110,15 +117,33 @@ class _Process:
             )
         else:
             log.warning("warmed: not fully (%d runs), it fails on zeros: %s", warmed.runs, warmed.problem)
+        if self._options.max_batch > 1:
+            why_not = await loop.run_in_executor(self._pool, objection, model, warmed.size)
+            if why_not is None:
+                self._batcher.policy = BatchPolicy(self._options.max_batch, self._options.max_queue_delay_s)
+                log.info(
+                    "batching: up to %d rows a run, %g ms for company",
+                    self._options.max_batch,
+                    self._options.max_queue_delay_s * 1e3,
+                )
+            else:
+                log.warning("batching: off, each request runs alone: %s", why_not)
         if self._app.stage is Stage.STARTING:
             self._app.stage = Stage.READY
             log.info("ready: %.2f s after the start", time.monotonic() - began)
 
-    def _drain(self, number: signal.Signals) -> None:
+    def _read_stdin(self) -> None:
+        """Nothing is expected but its end."""
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(0, 4096):
+                asyncio.get_running_loop().remove_reader(0)
+                self._drain("stdin closed")
+
+    def _drain(self, why: str) -> None:
         if self._app.stage is Stage.DRAINING:
             return
         self._app.stage = Stage.DRAINING
-        log.info("drain: %s, %d running, %d waiting", number.name, self._line.running, self._line.waiting)
+        log.info("drain: %s, %d running, %d waiting", why, self._batcher.running, self._batcher.waiting)
         loop = asyncio.get_running_loop()
         loop.call_later(self._options.drain_timeout_s, self._cut)
         if self._server.started:

@@ -24,12 +24,14 @@ _SIZES = (1, 64)
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """runs: that succeeded. problem: why the last one did not, None if all did."""
+    """runs: that succeeded. problem: why the last one did not, None if all did.
+    size: what dynamic dimensions beside the first were tried with"""
 
     runs: int
     first_s: float
     last_s: float
     problem: str | None
+    size: int
 
 
 def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
@@ -40,7 +42,7 @@ def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter) -> Warm
     began = clock()
     size, durations, problem = _first_run(runner, clock)
     if problem is not None:
-        return WarmUp(0, 0.0, 0.0, problem)
+        return WarmUp(0, 0.0, 0.0, problem, size)
     batches = (1, _BATCH) if any(spec.shape[:1] == (-1,) for spec in runner.interface.inputs) else (1,)
     for batch in batches:
         inputs = made_up_inputs(runner.interface, batch, size)
@@ -49,11 +51,11 @@ def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter) -> Warm
             try:
                 durations.append(_timed(runner, inputs, clock))
             except EngineError as exc:
-                return WarmUp(len(durations), durations[0], durations[-1], str(exc))
+                return WarmUp(len(durations), durations[0], durations[-1], str(exc), size)
             if (previous is not None and _agree(previous, durations[-1])) or clock() - began > _MAX_S:
                 break
             previous = durations[-1]
-    return WarmUp(len(durations), durations[0], durations[-1], None)
+    return WarmUp(len(durations), durations[0], durations[-1], None, size)
 
 
 def made_up_inputs(interface: Interface, batch: int, size: int) -> dict[str, Tensor]:

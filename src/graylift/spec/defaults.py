@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from graylift.domain.spec import Check, Margin, MarginKind, Metric
+from graylift.domain.spec import Check, ChecksSpec, Margin, MarginKind, Metric, Serving
 from graylift.domain.weights import weights_from_percent
 
 
@@ -35,9 +35,13 @@ NO_CATASTROPHE = {Metric.ERRORS: _points(0.05), Metric.LATENCY: _ratio(2.0)}
 FULL_RIGOUR = weights_from_percent(Decimal(20))
 """From this weight on a stage asks for each check's own promote margin."""
 
+PRE_RELEASE_CHECKS = ChecksSpec()
+"""Each check's own defaults stand with its type: whoever makes such a value elsewhere gets the same."""
+
 MIN_REQUESTS = 0
 FALSE_ROLLBACK = 0.01
 FALSE_PROMOTION = 0.05
 READY_WITHIN_S = 60.0
 TIMEOUT_S = 30.0
 THREADS = 1
+SERVING = Serving()

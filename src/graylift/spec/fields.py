@@ -116,17 +116,18 @@ class Fields:
     def each(self, name: str, shape: Shape, build: Callable[[Fields], T]) -> Read[tuple[Read[T], ...]]:
         """A list of mappings that must be there, with at least one entry."""
 
-        def reader(node: Node) -> tuple[Read[T], ...]:
-            if isinstance(node, Unusable):
-                raise Reported
-            if not isinstance(node, Items) or not node.nodes:
-                what = f"`{name}` is a list with at least one entry, not {_kind(node)}"
-                raise Wrong(node.place, what, "write each entry in a line of its own: `- {...}`")
-            return tuple(
-                self._attempt(entry, lambda n: build(Fields(n, n.place, shape, self.problems))) for entry in node.nodes
-            )
+        return self._list(name, lambda node: build(Fields(node, node.place, shape, self.problems)))
 
-        return self.read(name, reader)
+    def tables(
+        self, name: str, reader: Callable[[Scalar, Node, Fields], T]
+    ) -> Read[tuple[Read[tuple[Read[T], ...]], ...]]:
+        """A list, with at least one entry, of mappings with names of the user's own."""
+
+        def read(node: Node) -> tuple[Read[T], ...]:
+            entries = _expect_mapping(node, Shape(f"{name}[]", {})).entries
+            return tuple(self._attempt(value, lambda n, key=key: reader(key, n, self)) for key, value in entries)
+
+        return self._list(name, read)
 
     def table(self, name: str, reader: Callable[[Scalar, Node], T]) -> Read[tuple[Read[T], ...]]:
         """A mapping with names of the user's own; nothing in it if it is left out."""
@@ -136,6 +137,17 @@ class Fields:
             return tuple(self._attempt(value, partial(reader, key)) for key, value in entries)
 
         return self.read_or((), name, read)
+
+    def _list(self, name: str, reader: Callable[[Node], T]) -> Read[tuple[Read[T], ...]]:
+        def read(node: Node) -> tuple[Read[T], ...]:
+            if isinstance(node, Unusable):
+                raise Reported
+            if not isinstance(node, Items) or not node.nodes:
+                what = f"`{name}` is a list with at least one entry, not {_kind(node)}"
+                raise Wrong(node.place, what, "write each entry in a line of its own: `- {...}`")
+            return tuple(self._attempt(entry, reader) for entry in node.nodes)
+
+        return self.read(name, read)
 
     def _attempt(self, node: Node, reader: Callable[[Node], T]) -> Read[T]:
         try:

@@ -11,8 +11,9 @@ from graylift.domain.spec import ReleaseSpec
 from graylift.errors import SpecError
 from graylift.spec.document import tree_from_text
 from graylift.spec.fields import Fields, Reported, Wrong
+from graylift.spec.model import MissingFile
 from graylift.spec.problems import Place, Problem, Problems
-from graylift.spec.release import MissingModel, read_release
+from graylift.spec.release import read_release
 from graylift.spec.shapes import ROOT
 
 MAX_BYTES = 1 << 20
@@ -20,7 +21,7 @@ _EXAMPLE = "docs/release-file.md shows what belongs here"
 
 
 def load(path: Path) -> ReleaseSpec:
-    """Read the release file at `path` and see that the models it names are there. SpecError with all problems."""
+    """Read the release file at `path` and see that the files it names are there. SpecError with all problems."""
     name = str(path)
     try:
         with path.open("rb") as file:
@@ -36,16 +37,16 @@ def load(path: Path) -> ReleaseSpec:
         place = Place(content.count(b"\n", 0, start) + 1, len(content[start : exc.start].decode()) + 1)
         problems = Problems(name, content.decode(errors="replace"))
         problems.fail(place, f"the byte 0x{content[exc.start]:02x} is not UTF-8", "save the file as UTF-8")
-    return _read(text, name, path.parent.absolute(), _missing_model)
+    return _read(text, name, path.parent.absolute(), _missing_file)
 
 
 def parse(text: str, name: str, base: Path) -> ReleaseSpec:
     """`name` stands in messages; relative paths start from `base`, an absolute folder. Nothing is looked up: whether
-    the models exist is not asked. SpecError with all problems."""
+    the files it names exist is not asked. SpecError with all problems."""
     return _read(text, name, base, lambda _: None)
 
 
-def _read(text: str, name: str, base: Path, missing_model: MissingModel) -> ReleaseSpec:
+def _read(text: str, name: str, base: Path, missing_file: MissingFile) -> ReleaseSpec:
     if len(text) > MAX_BYTES:
         raise _file_error(name, "is larger than 1 MiB", "is this a release file? one of a hundred lines is long")
     problems = Problems(name, text)
@@ -54,7 +55,7 @@ def _read(text: str, name: str, base: Path, missing_model: MissingModel) -> Rele
     if node is None:
         problems.fail(top, "the file is empty", _EXAMPLE)
     try:
-        spec = read_release(Fields(node, top, ROOT, problems), base, missing_model)
+        spec = read_release(Fields(node, top, ROOT, problems), base, missing_file)
         problems.raise_if_any()
     except Wrong as wrong:
         problems.fail(wrong.place, wrong.what, _EXAMPLE)
@@ -64,12 +65,12 @@ def _read(text: str, name: str, base: Path, missing_model: MissingModel) -> Rele
     return spec
 
 
-def _missing_model(path: Path) -> str | None:
+def _missing_file(path: Path) -> str | None:
     try:
         with path.open("rb"):
             return None
     except OSError as exc:
-        return f"the model {path} cannot be read: {exc.strerror}"
+        return f"{path} cannot be read: {exc.strerror}"
 
 
 def _file_error(name: str, what: str, cure: str) -> SpecError:

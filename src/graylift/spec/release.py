@@ -1,6 +1,6 @@
 """The tree of a release file -> `ReleaseSpec`: its revisions, its routing and what concerns the file as a whole.
 
-It reads no file; whether a model is there, a function that it is given says. Called by `loading`.
+It reads no file; whether a file is there, a function that it is given says. Called by `loading`.
 """
 
 from __future__ import annotations
@@ -8,35 +8,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from graylift.domain.engine import Runtime
 from graylift.domain.spec import (
-    EndpointModel,
     LabelRule,
     OnFailure,
-    OnnxModel,
     ReleaseSpec,
     RevisionSpec,
     RoutingSpec,
     ServingProtocol,
-    TensorName,
 )
 from graylift.domain.weights import Role
 from graylift.spec import defaults, judge
-from graylift.spec.document import Node, Scalar
+from graylift.spec.checks import read_checks
+from graylift.spec.document import Node
 from graylift.spec.fields import Fields, Read, Wrong
-from graylift.spec.shapes import JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
+from graylift.spec.model import MissingFile, read_model
+from graylift.spec.shapes import CHECKS, JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
 from graylift.spec.stages import read_stages
-from graylift.spec.values import between, choice, duration, integer, matching, text
+from graylift.spec.values import between, choice, duration, matching
 
 API_VERSION = "graylift.dev/v1"
-
-MissingModel = Callable[[Path], str | None]
-"""Why there is no readable model at a path, None if there is one."""
 
 _service_name = matching(
     "a service name",
@@ -47,11 +41,6 @@ _revision_name = matching(
     "a revision name",
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
     "write up to 40 letters, digits, `-`, `_` and `.`, a letter or digit at both ends: v2, 2026-03-01",
-)
-_url = matching(
-    "an endpoint",
-    r"http://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}",
-    "write http://host:port, with a name or an IPv4 address, and no path: http://10.0.0.7:8000",
 )
 _header_token = matching(
     "a header name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", "write the name of a request header: x-user-id"
@@ -65,16 +54,9 @@ _protocol = choice(
     {protocol.value: protocol for protocol in ServingProtocol},
     {"openai": "it comes with a later version; until then a service speaks open-inference"},
 )
-_runtime = choice(
-    {runtime.value: runtime for runtime in Runtime},
-    dict.fromkeys(
-        ("openvino", "tensorrt", "tensorrt-rtx"),
-        "write onnxruntime, or start a server with that runtime yourself and name it by `endpoint`",
-    ),
-)
 
 
-def read_release(root: Fields, base: Path, missing_model: MissingModel) -> ReleaseSpec:
+def read_release(root: Fields, base: Path, missing_file: MissingFile) -> ReleaseSpec:
     """Valid only if no problem was noted meanwhile; Reported if there is no value at all.
 
     `base`: the absolute folder that relative paths start from.
@@ -82,18 +64,18 @@ def read_release(root: Fields, base: Path, missing_model: MissingModel) -> Relea
     root.read("apiVersion", choice({API_VERSION: API_VERSION}))
     root.read("kind", choice({"Release": "Release"}))
     service = root.nested("metadata", METADATA, lambda fields: fields.read("name", _service_name).value)
-    read = partial(_read_spec, service=service, base=base, missing_model=missing_model)
+    read = partial(_read_spec, service=service, base=base, missing_file=missing_file)
     spec = root.nested("spec", SPEC, read).value
     return dataclasses.replace(spec, digest=_digest(spec))
 
 
-def _read_spec(fields: Fields, service: Read[str], base: Path, missing_model: MissingModel) -> ReleaseSpec:
+def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: MissingFile) -> ReleaseSpec:
     names: list[Read[str]] = []
 
     def read_revision(fields: Fields) -> RevisionSpec:
         names.append(fields.read("revision", _revision_name))
         ready_within = fields.read_or(defaults.READY_WITHIN_S, "readyWithin", _ready_within)
-        model = fields.nested("model", MODEL, partial(_read_model, base=base, missing_model=missing_model))
+        model = fields.nested("model", MODEL, partial(read_model, base=base, missing_file=missing_file))
         return RevisionSpec(names[-1].value, model.value, ready_within.value)
 
     protocol = fields.read("protocol", _protocol)
@@ -102,6 +84,9 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_model: Mi
     if len(names) == 2 and names[0].found and names[0].found == names[1].found:
         what = f"stable and candidate are both called `{names[0].value}`"
         fields.problems.add(names[1].place, what, "give each a name of its own, even if the model is the same")
+    checks = fields.nested_or(
+        defaults.PRE_RELEASE_CHECKS, "checks", CHECKS, partial(read_checks, base=base, missing_file=missing_file)
+    )
     routing = fields.nested_or(RoutingSpec(timeout_s=defaults.TIMEOUT_S), "routing", ROUTING, _read_routing)
     judging = fields.nested_or(judge.DEFAULT, "judge", JUDGE, judge.read_judge)
     on_failure = fields.read_or(OnFailure.ROLLBACK, "onFailure", choice({member.value: member for member in OnFailure}))
@@ -116,44 +101,8 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_model: Mi
         judge=judging.value,
         on_failure=on_failure.value,
         digest="",
+        checks=checks.value,
     )
-
-
-def _read_model(fields: Fields, base: Path, missing_model: MissingModel) -> OnnxModel | EndpointModel:
-    if fields.has("endpoint"):
-        for name in ("onnx", "runtime", "threads", "inputs", "outputs"):
-            fields.refuse(
-                name, f"`{name}` has no place beside `endpoint`, a server that runs already", "delete one of them"
-            )
-        return EndpointModel(fields.read("endpoint", _url).value)
-
-    def path(node: Node) -> str:
-        path = base / text(node)
-        if why := missing_model(path):
-            raise Wrong(node.place, why, f"relative paths start from the folder of this file, {base}")
-        return str(path)
-
-    onnx = fields.read("onnx", path)
-    runtime = fields.read_or(Runtime.ONNXRUNTIME, "runtime", _runtime)
-    threads = fields.read_or(defaults.THREADS, "threads", integer(1, 256))
-    inputs = _read_names(fields, "inputs")
-    outputs = _read_names(fields, "outputs")
-    return OnnxModel(onnx.value, runtime.value, threads.value, inputs=inputs.value, outputs=outputs.value)
-
-
-def _read_names(fields: Fields, name: str) -> Read[tuple[TensorName, ...]]:
-    """Renamings of tensors, ordered by the served name."""
-    names: list[TensorName] = []
-
-    def read_name(key: Scalar, node: Node) -> None:
-        tensor = TensorName(served=text(key), own=text(node))
-        if any(tensor.own == other.own for other in names):
-            raise Wrong(node.place, f"`{tensor.own}` is served under two names", "keep one of them")
-        names.append(tensor)
-
-    entries = fields.table(name, read_name)
-    complete = bool(entries.found) and all(entry.found for entry in entries.value)
-    return Read(entries.place, (tuple(sorted(names, key=lambda tensor: tensor.served)),) if complete else ())
 
 
 def _read_routing(fields: Fields) -> RoutingSpec:

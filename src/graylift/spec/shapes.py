@@ -1,11 +1,12 @@
 """Every field of a release file: the whole of what may be written, and what will be later.
 
-`docs/release-file.md` describes exactly these fields; a test holds the two together. Read by `release`, `stages` and
-`judge`, which give the fields their meaning.
+`docs/release-file.md` describes exactly these fields; a test holds the two together. Read by `release`, `model`,
+`checks`, `stages` and `judge`, which give the fields their meaning.
 """
 
 from __future__ import annotations
 
+from graylift.domain.engine import Runtime
 from graylift.spec.fields import Shape
 
 ROOT = Shape(
@@ -26,12 +27,12 @@ SPEC = Shape(
         "protocol": "what clients of the service speak: open-inference",
         "stable": "the revision in production: {revision: v1, model: {onnx: models/v1.onnx}}",
         "candidate": "the revision to release: {revision: v2, model: {onnx: models/v2.onnx}}",
+        "checks": "what must hold before any user sees the candidate: {parity: {samples: samples.npz}}",
         "routing": "how requests reach the two revisions",
         "stages": "the steps from the first percent to all of the traffic",
         "judge": "what is measured and how much worse the candidate may be",
         "onFailure": "rollback or pause",
     },
-    later={"checks": "delete it: the checks that work already always run, without settings"},
 )
 
 REVISION = Shape(
@@ -48,14 +49,75 @@ MODEL = Shape(
     {
         "onnx": "the path of the model, from the folder of this file",
         "endpoint": "http://host:port of a server that runs already",
-        "runtime": "what executes the model: onnxruntime",
+        "runtime": f"what executes the model: {', '.join(runtime.value for runtime in Runtime)}",
         "threads": "threads for one inference",
+        "precision": "the numbers it computes with, as in fp32",
+        "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
+        "calibration": "the path of an .npz with real inputs, for int8 alone",
+        "contexts": "inferences at once, each with its threads",
+        "maxBatchSize": "rows that may share one inference, as in 8",
+        "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
         "inputs": "{served name: the model's own name}, where they differ",
         "outputs": "{served name: the model's own name}, where they differ",
     },
-    later={
-        "precision": "delete it: the model runs in the precision it is stored in",
-        "profiles": "delete it: every shape the model allows is served",
+)
+
+PROFILE = Shape(
+    "spec.stable.model.profiles[], spec.candidate.model.profiles[]",
+    {
+        "min": "the smallest shape, as in [1, 8]",
+        "opt": "the shape to be fastest at, as in [8, 128]",
+        "max": "the largest shape, as in [32, 512]",
+    },
+)
+
+_SKIP = "why this check is not run"
+
+PARITY = Shape(
+    "spec.checks.parity",
+    {
+        "samples": "the path of an .npz with real inputs, under the names that clients send",
+        "maxRelativeError": "of any element, relative to the largest one of its output and sample, as in 0.01",
+        "minTop1Agreement": "the share of samples with the same largest element as the source, as in 0.99",
+        "minStableAgreement": "the same share against stable, as in 0.9",
+        "skip": _SKIP,
+    },
+)
+
+PERFORMANCE = Shape(
+    "spec.checks.performance",
+    {
+        "rate": "requests to send, as in 50/s",
+        "duration": "how long each side is measured, as in 30s",
+        "maxLatencyRatio": "candidate / stable at most, by quantile: {p50: 1.10, p99: 1.20}",
+        "minThroughputRatio": "candidate / stable at saturation at least, as in 0.95",
+        "skip": _SKIP,
+    },
+)
+
+COLD_START = Shape(
+    "spec.checks.coldStart",
+    {"maxFirstRequestRatio": "first request / median of the next ones at most, as in 3", "skip": _SKIP},
+)
+
+BOUNDARY = Shape("spec.checks.boundary", {"skip": _SKIP})
+
+CAPACITY = Shape(
+    "spec.checks.capacity",
+    {"minFreeMemory": "the share of memory that stays free with both servers warm, as in 20%", "skip": _SKIP},
+)
+
+CONCURRENCY = Shape("spec.checks.concurrency", {"contexts": "how many inferences run at once, as in 4", "skip": _SKIP})
+
+CHECKS = Shape(
+    "spec.checks",
+    {
+        "parity": "the engine computes what its source computes: {samples: samples.npz, maxRelativeError: 0.01}",
+        "performance": "the candidate is as fast as stable: {rate: 50/s, duration: 30s, maxLatencyRatio: {p50: 1.10}}",
+        "coldStart": "the first request is no surprise: {maxFirstRequestRatio: 3}",
+        "boundary": "odd requests get an answer or a clear refusal: {}",
+        "capacity": "both servers fit into the machine: {minFreeMemory: 20%}",
+        "concurrency": "several inferences at once give what one gives: {contexts: 4}",
     },
 )
 
@@ -114,4 +176,8 @@ METRIC = Shape(
     },
 )
 
-SHAPES = (ROOT, METADATA, SPEC, REVISION, MODEL, ROUTING, STICKY, MATCH, STAGE, JUDGE, METRIC)
+SHAPES = (
+    *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
+    *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
+    *(ROUTING, STICKY, MATCH, STAGE, JUDGE, METRIC),
+)

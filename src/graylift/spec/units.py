@@ -1,4 +1,5 @@
-"""Quantities as people write them: `1h30m`, `0.5%`, `1.10x`, `0.5pp`. Text in, number out, ValueError with the cure.
+"""Quantities as people write them: `1h30m`, `50/s`, `0.5%`, `1.10x`, `0.5pp`. Text in, number out,
+ValueError with the cure.
 
 It must not know where the text stands. Called by `values`.
 """
@@ -13,6 +14,7 @@ from graylift.domain.spec import Margin, MarginKind
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?", re.ASCII)
 _DECIMAL = r"((?:0|[1-9]\d{0,8})(?:\.\d{1,9})?)"
 _PERCENTAGE = re.compile(rf"{_DECIMAL}%", re.ASCII)
+_RATE = re.compile(rf"{_DECIMAL}/([sm])", re.ASCII)
 _MARGIN = re.compile(rf"{_DECIMAL}(x|pp)", re.ASCII)
 
 
@@ -34,6 +36,14 @@ def share_from_text(text: str) -> float:
     if percent > 100:
         raise ValueError("write a percentage of at most 100%")
     return float(percent / 100)
+
+
+def rate_from_text(text: str) -> float:
+    """How many a second, of `50/s`, `0.5/s`, `3000/m`."""
+    match = _RATE.fullmatch(text)
+    if not match:
+        raise ValueError("write a rate for each second or minute: 50/s, 0.5/s, 3000/m")
+    return float(Decimal(match[1]) / (60 if match[2] == "m" else 1))
 
 
 def margin_from_text(text: str) -> Margin:

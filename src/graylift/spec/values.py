@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import yaml
 from yaml.resolver import Resolver
 
-from graylift.spec.document import Node, Scalar, Unusable
+from graylift.spec.document import Items, Node, Scalar, Unusable
 from graylift.spec.fields import Reported, Wrong, nearest
 from graylift.spec.problems import UNREADABLE
-from graylift.spec.units import margin_from_text, seconds_from_text, share_from_text
+from graylift.spec.units import margin_from_text, rate_from_text, seconds_from_text, share_from_text
 
 T = TypeVar("T")
 
@@ -93,6 +93,7 @@ def quantity(noun: str, convert: Callable[[str], T]) -> Callable[[Node], T]:
 
 duration = quantity("a duration", seconds_from_text)
 percentage = quantity("a percentage", share_from_text)
+rate = quantity("a rate", rate_from_text)
 any_margin = quantity("a margin", margin_from_text)
 
 
@@ -119,6 +120,11 @@ def number(node: Node) -> Decimal:
     return Decimal(scalar.text)
 
 
+def decimal(node: Node) -> float:
+    """A decimal number, as a float."""
+    return float(number(node))
+
+
 def integer(low: int, high: int) -> Callable[[Node], int]:
     """A whole number from `low` to `high`."""
 
@@ -129,6 +135,19 @@ def integer(low: int, high: int) -> Callable[[Node], int]:
         return int(value)
 
     return reader
+
+
+def each_of(noun: str, reader: Callable[[Node], T]) -> Callable[[Node], tuple[T, ...]]:
+    """A list, each entry read by `reader`; `noun` says what was expected, with an example."""
+
+    def read(node: Node) -> tuple[T, ...]:
+        if isinstance(node, Unusable):
+            raise Reported
+        if not isinstance(node, Items) or not node.nodes:
+            raise Wrong(node.place, "a list with at least one entry belongs here", f"write {noun}")
+        return tuple(map(reader, node.nodes))
+
+    return read
 
 
 def _scalar(node: Node, wanted: str) -> Scalar:

@@ -1,0 +1,108 @@
+"""One build in a process of its own: native code that crashes or runs out of memory ends that process alone, and a
+cancelled build can be ended at once. Called by `checks/` and by the commands.
+
+The child (`__main__`) writes lines of JSON: its steps, then the manifest. What libraries write goes to its stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from graylift.domain.engine import EngineSpec, Manifest
+from graylift.engine.artefacts import ArtefactStore, manifest_from_json
+from graylift.engine.progress import Progress, progress_from_line, unheard
+from graylift.errors import EngineError
+from graylift.spec.profiles import texts_from_profiles
+
+BUILD = (sys.executable, "-P", "-m", "graylift.engine", "build")
+"""-P: a file of the user's working directory, say onnx.py, is not taken for a module."""
+
+_LONGEST_LINE = 64 * 2**20
+"""Bytes. A manifest names every source file."""
+
+
+async def build_engine(
+    spec: EngineSpec, artefacts: Path, progress: Progress = unheard, *, command: Sequence[str] = BUILD
+) -> Manifest:
+    """The artefact of `spec` in the store at `artefacts`, built in a child process or found.
+
+    progress: called in the running loop for each step of the child
+    command:  how a build is started; its options follow
+
+    Raises EngineError with one sentence: the builder's own if the model is at fault. Whoever cancels this ends the
+    build; nothing of it stays.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            *_arguments(spec, artefacts),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
+            start_new_session=True,  # Ctrl-C is for us; we end the build if it shall end
+        )
+    except OSError as error:
+        raise EngineError(f"the build cannot be started with {command[0]}: {error.strerror}") from error
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints = asyncio.ensure_future(process.stderr.read())
+    try:
+        said = await _last_line(process.stdout, progress)
+        complained = await complaints
+        status = await process.wait()
+    finally:
+        complaints.cancel()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if process.returncode != 0:
+            ArtefactStore(artefacts).sweep()
+    demand_success("the build", status, complained)
+    try:
+        return manifest_from_json(said)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"the build gave no manifest but {said[:200].decode(errors='replace').strip()!r}") from error
+
+
+def _arguments(spec: EngineSpec, artefacts: Path) -> tuple[str, ...]:
+    arguments = ("--progress", "--artefacts", str(artefacts), "--onnx", spec.onnx, "--runtime", spec.runtime.value)
+    arguments += ("--threads", str(spec.threads), "--precision", spec.precision.value)
+    for text in texts_from_profiles(spec.profiles):
+        arguments += ("--profile", text)
+    if spec.calibration is not None:
+        arguments += ("--calibration", spec.calibration)
+    return arguments
+
+
+async def _last_line(stream: asyncio.StreamReader, progress: Progress) -> bytes:
+    """The last line that is no step; each step is passed on."""
+    last = b""
+    while line := await stream.readline():
+        step = progress_from_line(line)
+        if step is None:
+            last = line
+        else:
+            progress(*step)
+    return last
+
+
+def demand_success(what: str, status: int, complained: bytes) -> None:
+    """EngineError unless the child ended well: with its own last sentence, or with how it was ended."""
+    last = (complained.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    if status == 2:
+        raise EngineError(last)
+    if status < 0:
+        raise EngineError(f"{what} was killed by {_name_of(-status)}; the last it said: {last}")
+    if status > 0:
+        raise EngineError(f"{what} ended with status {status}: {last}")
+
+
+def _name_of(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "SIGKILL (by a person, or because the machine ran out of memory)"
+    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
