@@ -1,7 +1,8 @@
 """`python -m graylift.engine build`: one build in a process of its own, so that a crash of native code ends only that.
 
 Prints the manifest as one line of JSON; with --progress a line for each step before it. Exit 2 with one sentence on
-stderr if the engine cannot be built, 130 if it was interrupted.
+stderr if the engine cannot be built, 130 if it was interrupted. `run` and `reference` are the same for trials: an
+engine, or its source, on the cases of a file (`trial`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from pathlib import Path
 from graylift.domain.engine import EngineSpec, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
 from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
+from graylift.engine.trial import try_engine, try_source
 from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m graylift.engine", description=__doc__)
-    build = parser.add_subparsers(required=True).add_parser("build", help="build an engine, or find it if it was built")
+    commands = parser.add_subparsers(required=True)
+    build = commands.add_parser("build", help="build an engine, or find it if it was built")
+    build.set_defaults(act=_build)
     build.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
     build.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
     build.add_argument("--runtime", type=Runtime, default=Runtime.ONNXRUNTIME, help="what executes it")
@@ -30,29 +34,53 @@ def main() -> int:
         help="shapes of one input to build for, as in input_ids=1x8,8x128,32x512; may be repeated")  # fmt: skip
     build.add_argument("--calibration", type=Path, metavar="PATH", help="samples (.npz) to find 8-bit ranges with")
     build.add_argument("--progress", action="store_true", help="print a line of JSON for each step")
+    run = commands.add_parser("run", help="run an engine on the cases of a file")
+    run.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
+    run.add_argument("--artefact", required=True, metavar="HEX", help="digest of the engine")
+    run.add_argument("--contexts", type=int, default=1, metavar="N", help="run all again in N threads at once")
+    run.set_defaults(act=_run)
+    reference = commands.add_parser("reference", help="run a source model, untouched, on the cases of a file")
+    reference.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
+    reference.add_argument("--sha256", required=True, metavar="HEX", help="what it must have")
+    reference.set_defaults(act=_reference)
+    for trial in (run, reference):
+        trial.add_argument("--inputs", type=Path, required=True, metavar="PATH", help="cases to run")
+        trial.add_argument("--outputs", type=Path, required=True, metavar="PATH", help="where their outputs go")
     arguments = parser.parse_args()
     answers = _our_stdout()
-    progress: Progress = unheard
-    if arguments.progress:
-        progress = Sparing(lambda step, done: _write(answers, line_from_progress(step, done)))
     try:
-        spec = EngineSpec(
-            onnx=str(arguments.onnx.resolve()),
-            runtime=arguments.runtime,
-            threads=arguments.threads,
-            precision=arguments.precision,
-            profiles=profiles_from_texts(arguments.profile),
-            calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
-        )
-        manifest = ArtefactStore(arguments.artefacts).build(spec, progress)
+        line: bytes = arguments.act(arguments, answers)
     except (EngineError, ValueError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("the build was interrupted; nothing was kept\n")
         return 130
-    _write(answers, json_from_manifest(manifest) + b"\n")
+    _write(answers, line + b"\n")
     return 0
+
+
+def _build(arguments: argparse.Namespace, answers: int) -> bytes:
+    progress: Progress = unheard
+    if arguments.progress:
+        progress = Sparing(lambda step, done: _write(answers, line_from_progress(step, done)))
+    spec = EngineSpec(
+        onnx=str(arguments.onnx.resolve()),
+        runtime=arguments.runtime,
+        threads=arguments.threads,
+        precision=arguments.precision,
+        profiles=profiles_from_texts(arguments.profile),
+        calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
+    )
+    return json_from_manifest(ArtefactStore(arguments.artefacts).build(spec, progress))
+
+
+def _run(given: argparse.Namespace, _: int) -> bytes:
+    return try_engine(given.artefacts, given.artefact, given.inputs, given.outputs, given.contexts)
+
+
+def _reference(given: argparse.Namespace, _: int) -> bytes:
+    return try_source(given.onnx, given.sha256, given.inputs, given.outputs)
 
 
 def _our_stdout() -> int:

@@ -62,13 +62,7 @@ async def build_engine(
             await process.wait()
         if process.returncode != 0:
             ArtefactStore(artefacts).sweep()
-    last = (complained.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    if status == 2:
-        raise EngineError(last)
-    if status < 0:
-        raise EngineError(f"the build was killed by {_name_of(-status)}; the last it said: {last}")
-    if status > 0:
-        raise EngineError(f"the build ended with status {status}: {last}")
+    demand_success("the build", status, complained)
     try:
         return manifest_from_json(said)
     except (KeyError, TypeError, ValueError) as error:
@@ -95,6 +89,17 @@ async def _last_line(stream: asyncio.StreamReader, progress: Progress) -> bytes:
         else:
             progress(*step)
     return last
+
+
+def demand_success(what: str, status: int, complained: bytes) -> None:
+    """EngineError unless the child ended well: with its own last sentence, or with how it was ended."""
+    last = (complained.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    if status == 2:
+        raise EngineError(last)
+    if status < 0:
+        raise EngineError(f"{what} was killed by {_name_of(-status)}; the last it said: {last}")
+    if status > 0:
+        raise EngineError(f"{what} ended with status {status}: {last}")
 
 
 def _name_of(number: int) -> str:

@@ -125,6 +125,19 @@ def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(session, manifest.interface)
 
 
+def reference(source: Path) -> OnnxRuntimeRunner:
+    """The runner of a source model, as it is stored: no node is fused, folded or left out, no precision changed."""
+    session_options = _session_options(threads=1)
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(str(source), session_options, providers=["CPUExecutionProvider"])
+    except _FAILURES as exc:
+        raise EngineError(f"{source}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
+    return OnnxRuntimeRunner(
+        session, Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
+    )
+
+
 class OnnxRuntimeRunner:
     """A `Runner`. Runs of several callers share the session's pool of threads."""
 

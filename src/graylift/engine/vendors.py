@@ -72,5 +72,17 @@ def engine_file(runtime: Runtime) -> str:
             assert_never(runtime)
 
 
+def reference_runner(onnx: Path) -> Runner:
+    """The source model itself, by ONNX Runtime and without any optimisation: what engines are compared with.
+
+    EngineError if it cannot be run so, or the runtime is not there.
+    """
+    try:
+        from graylift.engine import onnx_runtime
+    except ImportError as exc:
+        raise _missing(exc, "onnxruntime") from exc
+    return onnx_runtime.reference(onnx)
+
+
 def _missing(exc: ImportError, package: str) -> EngineError:
     return EngineError(f"the runtime {package} cannot be imported ({exc}); install it with: pip install {package}")
