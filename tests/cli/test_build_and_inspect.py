@@ -106,7 +106,9 @@ def test_an_engine_is_inspected_by_digest_by_its_beginning_and_by_path(shell: Sh
 def test_an_engine_of_another_machine_or_version_says_why_it_may_not_run_here(shell: Shell) -> None:
     folder = Path(shell.call("build", tiny_models.affine(shell.folder / "a.onnx"), "--json").json["path"])
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("Linux", "OpenVMS").replace('"onnxruntime","1', '"onnxruntime","0.1'))
+    manifest.write_text(
+        manifest.read_text().replace("Linux", "OpenVMS").replace('"onnxruntime","1', '"onnxruntime","0.1')
+    )
 
     answer = shell.call("inspect", folder, "--json").json
 
