@@ -4,7 +4,8 @@
     ├── SpecError            the release file is wrong; carries every problem with its place
     ├── CommandRefused       a command that cannot be done now, with the cure (unknown service, second release)
     ├── EngineError          an engine cannot be built, found, loaded or run
-    │   └── InputError       one request's tensors do not fit the model's interface; the engine stays usable
+    │   ├── InputError       one request's tensors do not fit the model's interface; the engine stays usable
+    │   └── NotComputable    they fit, but the model cannot compute them; the engine stays usable
     ├── ProtocolError        bytes that are not what their protocol says; carries the HTTP status to answer with
     ├── DeployError          a revision's server cannot be started
     ├── GatewayError         Envoy cannot be started, asked or configured
@@ -51,6 +52,11 @@ class EngineError(GrayliftError):
 
 class InputError(EngineError):
     """The tensors of one request do not fit the model's interface."""
+
+
+class NotComputable(EngineError):
+    """The tensors of one request fit the interface, but an operator of the model refuses them: an id beyond its table,
+    a sequence longer than its positions."""
 
 
 class ProtocolError(GrayliftError):

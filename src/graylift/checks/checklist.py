@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graylift.checks.build import Built, build_side
 from graylift.checks.interface import check_interface
+from graylift.checks.served import check_served
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.spec import ReleaseSpec, RevisionSpec
@@ -54,6 +55,8 @@ class LocalChecklist:
                 for number, check in enumerate(CHECKS):
                     self._progress(f"check {number + 1} of {len(CHECKS)}", number / len(CHECKS))
                     ended(await check(spec, stable, candidate, workplace))
+                self._progress("checks of running servers", 0.0)
+                await check_served(spec, stable, candidate, workplace, tell=ended)
         return CheckReport(
             stable=None if stable is None else stable.revision,
             candidate=None if candidate is None else candidate.revision,

@@ -19,7 +19,7 @@ from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Tenso
 from graylift.engine.progress import Progress
 from graylift.engine.runner import check_inputs
 from graylift.engine.vendors import Compiled
-from graylift.errors import EngineError, InputError
+from graylift.errors import EngineError, InputError, NotComputable
 from graylift.protocols.datatypes import DTYPES, Tensor
 
 _DATATYPES: Mapping[str, str] = {
@@ -156,7 +156,7 @@ class OnnxRuntimeRunner:
         try:
             outputs = self._session.run(self._output_names, feeds)
         except _FAILURES as exc:
-            raise EngineError(_failure(exc)) from exc
+            raise _failure(exc) from exc
         return {name: _bytes_from_texts(tensor) for name, tensor in zip(self._output_names, outputs, strict=True)}
 
     def close(self) -> None:
@@ -221,13 +221,19 @@ def _mapped(tensor: Tensor, function: Any) -> Tensor:
     return mapped.reshape(tensor.shape)
 
 
-def _failure(exc: BaseException) -> str:
-    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input."""
+def _failure(exc: BaseException) -> EngineError:
+    """One line on an inference that failed. Numbers and quoted texts of the cause are masked: they may be input.
+
+    The graph is fixed and ran on other inputs: an operator that refuses was given something by this request that it
+    cannot take. Only memory that cannot be had is not the request's fault alone, for what fits depends on the machine.
+    """
     text = _sentence(exc)
     where = re.match(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", text)
     if where is None:
-        return f"inference failed: {_masked(text)}"
-    return f"inference failed in {where[1]} node {where[2]!r}: {_masked(text[where.end() :])}"
+        return EngineError(f"inference failed: {_masked(text)}")
+    cause = text[where.end() :]
+    kind = EngineError if re.search(r"[Ff]ailed to allocate|bad.alloc", cause) else NotComputable
+    return kind(f"inference failed in {where[1]} node {where[2]!r}: {_masked(cause)}")
 
 
 def _masked(text: str) -> str:

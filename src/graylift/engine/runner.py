@@ -20,7 +20,8 @@ class Runner(Protocol):
         """All outputs by name, in the order of the interface.
 
         inputs: one tensor for each input of the interface (`graylift.protocols.datatypes` says how BYTES look)
-        Raises InputError if they do not fit the interface, EngineError if the runtime fails on inputs that do.
+        Raises InputError if they do not fit the interface, NotComputable if an operator of the model refuses them all
+        the same, EngineError if the runtime fails otherwise.
         """
         ...
 

@@ -47,7 +47,7 @@ def clusters_of(service: ServiceRoutes) -> Iterator[Json]:
         yield _in_turn(
             Role.CANDIDATE,
             [service.candidate.revision_id, stable, UNCHECKED + stable],
-            "5xx,reset,connect-failure,refused-stream",
+            "5xx,reset,connect-failure,refused-stream,retriable-status-codes",
         )
 
 
@@ -141,6 +141,8 @@ def _in_turn(role: Role, clusters: list[str], retry_on: str) -> Json:
                 "explicit_http_config": {"http_protocol_options": {}},
                 "retry_policy": {
                     "retry_on": retry_on,
+                    # "The model cannot compute this": what one revision cannot, another may.
+                    "retriable_status_codes": [422],
                     "num_retries": 1,
                     "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
                 },

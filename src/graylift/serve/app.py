@@ -17,7 +17,7 @@ from typing import assert_never
 
 import orjson
 
-from graylift.errors import EngineError, InputError, ProtocolError
+from graylift.errors import EngineError, InputError, NotComputable, ProtocolError
 from graylift.protocols.datatypes import Tensor
 from graylift.protocols.open_inference import (
     BINARY_HEADER,
@@ -153,6 +153,11 @@ class App:
             await self._error(send, exc.status, str(exc))
         except InputError as exc:
             await self._error(send, 400, str(exc))
+        except NotComputable as exc:
+            # Not 400: the request follows interface and protocol, another revision may well answer it, and the gateway
+            # asks stable again when a candidate says this. Not 500: the server is well.
+            self._count_failure(str(exc))
+            await self._error(send, 422, str(exc))
         except EngineError as exc:
             self._count_failure(str(exc))
             await self._error(send, 500, str(exc))

@@ -19,6 +19,8 @@ class Options:
     version:   the revision's name, as clients may put it into the path
     contexts:  inferences at once
     max_queue: requests that may wait for their turn; the next one is refused
+    end_with_stdin: end when stdin is closed, as after SIGTERM: whoever started this server then cannot leave it behind,
+                    however it ends itself
     """
 
     artefacts: Path
@@ -33,6 +35,7 @@ class Options:
     max_queue: int
     max_body_bytes: int
     drain_timeout_s: float
+    end_with_stdin: bool
 
     @property
     def version(self) -> str:
@@ -65,6 +68,7 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         help="longest request body, a longer one gets 413 (default %(default)s)")  # fmt: skip
     add("--drain-timeout", type=_seconds, default=20.0, metavar="S",
         help="seconds that running requests may take after SIGTERM (default %(default)s)")  # fmt: skip
+    add("--end-with-stdin", action="store_true", help="end when stdin is closed, as after SIGTERM")
     given = parser.parse_args(arguments)
     return Options(
         artefacts=given.artefacts,
@@ -79,6 +83,7 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         max_queue=given.max_queue,
         max_body_bytes=given.max_body,
         drain_timeout_s=given.drain_timeout,
+        end_with_stdin=given.end_with_stdin,
     )
 
 

@@ -73,7 +73,10 @@ class _Process:
     async def live(self, listener: socket.socket) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._drain, number)
+            loop.add_signal_handler(number, self._drain, number.name)
+        if self._options.end_with_stdin:
+            os.set_blocking(0, False)
+            loop.add_reader(0, self._read_stdin)
         host, port = listener.getsockname()[:2]
         log.info("start: %s on %s:%d, process %d", self._options.revision_id, host, port, os.getpid())
         async with asyncio.TaskGroup() as tasks:
@@ -114,11 +117,18 @@ class _Process:
             self._app.stage = Stage.READY
             log.info("ready: %.2f s after the start", time.monotonic() - began)
 
-    def _drain(self, number: signal.Signals) -> None:
+    def _read_stdin(self) -> None:
+        """Nothing is expected but its end."""
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(0, 4096):
+                asyncio.get_running_loop().remove_reader(0)
+                self._drain("stdin closed")
+
+    def _drain(self, why: str) -> None:
         if self._app.stage is Stage.DRAINING:
             return
         self._app.stage = Stage.DRAINING
-        log.info("drain: %s, %d running, %d waiting", number.name, self._line.running, self._line.waiting)
+        log.info("drain: %s, %d running, %d waiting", why, self._line.running, self._line.waiting)
         loop = asyncio.get_running_loop()
         loop.call_later(self._options.drain_timeout_s, self._cut)
         if self._server.started:
