@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graylift.checks.build import Built, build_side
 from graylift.checks.interface import check_interface
+from graylift.checks.parity import check_parity
 from graylift.checks.served import check_served
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckReport, CheckResult
@@ -18,7 +19,7 @@ from graylift.engine.progress import Progress, unheard
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built, Workplace], Awaitable[CheckResult]]
 
-CHECKS: tuple[PreReleaseCheck, ...] = (check_interface,)
+CHECKS: tuple[PreReleaseCheck, ...] = (check_interface, check_parity)
 """Of stable and candidate, cheapest first. All run, so that a report shows everything that is wrong."""
 
 

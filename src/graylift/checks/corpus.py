@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from graylift.checks.questions import Inputs, filled
+from graylift.checks.questions import Inputs
+from graylift.checks.samples import Point, made_up
 from graylift.domain.engine import Interface, Profile, TensorSpec
 from graylift.protocols.asking import body_from_inputs
 from graylift.protocols.datatypes import DTYPES, Tensor, datatype_of
@@ -86,7 +87,9 @@ def _sizes(target: Target, interface: Interface, profiles: Sequence[Profile], in
     given = {name: tensor.shape for name, tensor in inputs.items()}
 
     def case(name: str, shapes: Shapes, expect: Expect = Expect.EITHER) -> Case:
-        return Case(name, (_binary(target, filled(interface, shapes, seed=1)),), expect)
+        # Integers are 0: whatever they stand for, that one exists.
+        made = made_up(interface, Point(name, shapes, promised=False), vocabulary=1)
+        return Case(name, (_binary(target, made),), expect)
 
     dynamic = [spec for spec in interface.inputs if -1 in spec.shape]
     if not dynamic:

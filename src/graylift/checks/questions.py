@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
-import numpy as np
 
 from graylift.bench.load import PreparedRequest
+from graylift.checks.inputs import arrays_of
+from graylift.checks.samples import VOCABULARIES, batch_of, draws_integers, given, made_up, points_of
 from graylift.checks.servers import RunningServer
-from graylift.domain.engine import Interface, Profile, TensorSpec
 from graylift.errors import ProtocolError
 from graylift.protocols.asking import body_from_inputs, outputs_from_body
-from graylift.protocols.datatypes import DTYPES, Tensor
+from graylift.protocols.datatypes import Tensor
 from graylift.protocols.open_inference import BINARY_HEADER
 
 ANSWER_WITHIN_S = 20.0
@@ -25,9 +25,6 @@ ANSWER_WITHIN_S = 20.0
 Inputs = Mapping[str, Tensor]
 
 _HEADER = BINARY_HEADER.decode()
-_SIZES = (8, 1, 64, 320)
-"""What dynamic dimensions beyond the first are tried with where no profile says it."""
-_VARIANTS = 16
 
 
 class NoQuestion(Exception):
@@ -59,58 +56,45 @@ async def answer_to(session: aiohttp.ClientSession, server: RunningServer, asked
         return outputs_from_body(body, int(length) if length else None)
 
 
-async def questions(stable: RunningServer, samples: Sequence[Inputs]) -> tuple[Question, ...]:
-    """Requests that stable answers: of the samples, else made up. NoQuestion if there are none.
+async def questions(stable: RunningServer, samples: str | None) -> tuple[Question, ...]:
+    """Requests that stable answers: the samples, one by one where it takes one, else a made-up one.
 
-    The candidate is not asked: its first request is for the cold start check.
+    samples: path of an .npz, as in `ParityCheck`
+    NoQuestion if they cannot be read or are not answered. The candidate is not asked: its first request is for the
+    cold start check.
     """
-    tried = [samples] if samples else list(_made_up(stable.interface, stable.profiles))
+    tried = _made_up(stable) if samples is None else iter([_given(stable, samples)])
     why = ""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)) as session:
-        for variants in tried:
+        for several in tried:
             try:
-                await answer_to(session, stable, question(stable, variants[0]))
+                await answer_to(session, stable, question(stable, several[0]))
             except (ProtocolError, aiohttp.ClientError, TimeoutError) as error:
                 why = why or f"{stable.name} answers {error or type(error).__name__}"
             else:
-                return tuple(question(stable, inputs) for inputs in variants)
-    kind = "the first sample is" if samples else "made-up inputs are"
-    raise NoQuestion(f"{kind} not answered: {why}; give real ones in checks.parity.samples")
+                return tuple(question(stable, inputs) for inputs in several)
+    if samples is not None:
+        raise NoQuestion(f"the first sample of {samples} is not answered: {why}")
+    raise NoQuestion(f"made-up inputs are not answered: {why}; name real ones under checks.parity: {{samples: FILE}}")
 
 
-def _made_up(interface: Interface, profiles: Sequence[Profile]) -> Iterator[Sequence[Inputs]]:
-    """Sets of inputs of one shape each, in the order in which they are tried; one row each."""
-    for profile in profiles:
-        best = {shape.input: shape.opt for shape in profile.shapes}
-        least = {shape.input: shape.min for shape in profile.shapes}
-        one_row = {name: (least[name][:1] + shape[1:]) for name, shape in best.items()}
-        for shapes in (one_row, best):
-            yield [filled(interface, shapes, seed) for seed in range(_VARIANTS)]
-    if not profiles:
-        for size in _SIZES:
-            shapes = {spec.name: sized(spec, 1, size) for spec in interface.inputs}
-            yield [filled(interface, shapes, seed) for seed in range(_VARIANTS)]
+def _given(stable: RunningServer, samples: str) -> Sequence[Inputs]:
+    try:
+        batches = given(arrays_of(samples), stable.interface, (), stable.profiles, samples)
+    except ValueError as error:
+        raise NoQuestion(str(error)) from error
+    if batch_of(batches[0]) != 1:
+        return batches
+    return [
+        {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        for batch in batches
+        for row in range(batch_of(batch))
+    ]
 
 
-def sized(spec: TensorSpec, batch: int, size: int) -> tuple[int, ...]:
-    """The shape, its dynamic dimensions filled in: the first with `batch`, any other with `size`."""
-    return tuple((batch if axis == 0 else size) if dim < 0 else dim for axis, dim in enumerate(spec.shape))
-
-
-def filled(interface: Interface, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
-    """One tensor for each input; an input without an entry in `shapes` has the interface's own, which is fixed.
-
-    Integers are 0 and 1 alone: they may be ids or masks, and those exist in every vocabulary.
-    """
-    chance = np.random.default_rng(seed)
-    inputs: dict[str, Tensor] = {}
-    for spec in interface.inputs:
-        shape = shapes.get(spec.name, sized(spec, 1, 1))
-        dtype = DTYPES[spec.datatype]
-        if spec.datatype == "BYTES":
-            inputs[spec.name] = np.full(shape, f"text {seed}".encode(), dtype)
-        elif dtype.kind == "f":
-            inputs[spec.name] = chance.random(shape).astype(dtype)
-        else:
-            inputs[spec.name] = chance.integers(0, 2, shape).astype(dtype)
-    return inputs
+def _made_up(stable: RunningServer) -> Iterator[Sequence[Inputs]]:
+    """What to try: the shapes that profiles are fastest at first, else small ones first."""
+    points = points_of(stable.interface, stable.profiles)
+    for point in sorted(points, key=lambda point: not point.label.endswith("opt")):
+        for vocabulary in VOCABULARIES if draws_integers(stable.interface) else (1,):
+            yield [made_up(stable.interface, point, vocabulary)]

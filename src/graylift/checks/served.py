@@ -15,7 +15,7 @@ from graylift.checks.build import Built
 from graylift.checks.capacity import check_capacity
 from graylift.checks.cold_start import check_cold_start
 from graylift.checks.performance import check_performance
-from graylift.checks.questions import Inputs, NoQuestion, questions
+from graylift.checks.questions import NoQuestion, questions
 from graylift.checks.servers import SERVE, serving
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckOutcome, CheckResult
@@ -29,7 +29,6 @@ async def check_served(
     candidate: Built,
     workplace: Workplace,
     *,
-    samples: Sequence[Inputs] = (),
     serve: Sequence[str] = SERVE,
     tell: Callable[[CheckResult], None] = lambda _: None,
 ) -> tuple[CheckResult, ...]:
@@ -46,11 +45,19 @@ async def check_served(
         capacity.CHECK: checks.capacity,
         boundary.CHECK: checks.boundary,
     }
+<<<<<<< HEAD
     results: dict[str, CheckResult] = {}
 
     def ended(result: CheckResult) -> None:
         results[result.check] = result
         tell(result)
+=======
+    results = {
+        name: CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}")
+        for name, setting in settings.items()
+        if isinstance(setting, Skip)
+    }
+>>>>>>> servers
 
     def rest(outcome: CheckOutcome, sentence: str) -> tuple[CheckResult, ...]:
         """All results, those that are not there yet with this one."""
@@ -61,7 +68,7 @@ async def check_served(
 
     for name, setting in settings.items():
         if isinstance(setting, Skip):
-            ended(CheckResult(name, CheckOutcome.SKIPPED, f"skipped: {setting.reason}"))
+            ended(CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}"))
     if len(results) == len(settings):
         return rest(CheckOutcome.SKIPPED, "")
     async with AsyncExitStack() as stack:
@@ -70,7 +77,7 @@ async def check_served(
         except DeployError as error:
             return rest(CheckOutcome.INCONCLUSIVE, f"stable, {stable.spec.name}, is not there to compare with: {error}")
         try:
-            asked = await questions(first, samples)
+            asked = await questions(first, None if isinstance(checks.parity, Skip) else checks.parity.samples)
         except NoQuestion as why:
             return rest(CheckOutcome.INCONCLUSIVE, f"there is nothing to ask the two: {why}")
         try:

@@ -54,7 +54,7 @@ def profile_lines(profiles: Sequence[Profile]) -> tuple[str, ...]:
 
 
 def print_rows(console: Console, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Names in a column, their lines beside them: wrapped on a terminal, whole elsewhere, so that they can be cut out."""
+    """Names in a column, their lines beside them; wrapped on a terminal alone, so that scripts get whole lines."""
     if not console.is_terminal:
         for name, lines in rows:
             for number, line in enumerate(lines):
