@@ -34,9 +34,8 @@ async def check_served(
 ) -> tuple[CheckResult, ...]:
     """One result each. When it ends, also by being cancelled, no server of its is left.
 
-    samples: real requests, if there are any
-    serve:   how a model server is started; its options follow
-    tell:    called with each result as its check ends
+    serve: how a model server is started; its options follow
+    tell:  called with each result as its check ends
     """
     checks = spec.checks
     settings = {
@@ -45,19 +44,11 @@ async def check_served(
         capacity.CHECK: checks.capacity,
         boundary.CHECK: checks.boundary,
     }
-<<<<<<< HEAD
     results: dict[str, CheckResult] = {}
 
     def ended(result: CheckResult) -> None:
         results[result.check] = result
         tell(result)
-=======
-    results = {
-        name: CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}")
-        for name, setting in settings.items()
-        if isinstance(setting, Skip)
-    }
->>>>>>> servers
 
     def rest(outcome: CheckOutcome, sentence: str) -> tuple[CheckResult, ...]:
         """All results, those that are not there yet with this one."""

@@ -228,6 +228,51 @@ def inspect(
         inspecting.inspect(target, state, as_json=as_json)
 
 
+@app.command(
+    rich_help_panel=ENGINES,
+    epilog="Examples: [bold]graylift bench v1.onnx v2.onnx --rate 50/s --duration 30s[/bold]; "
+    "[bold]graylift bench http://127.0.0.1:8000 --name resnet --concurrency 8[/bold].",
+)
+def bench(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An ONNX file, an engine (digest or path), or http://HOST:PORT.")
+    ],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[TARGET2]", help="Another one, measured in turn with the first.")
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Open loop: requests at times fixed ahead, as in 50/s. Default: 20/s.", show_default=False),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Closed loop instead: this many callers, each waiting for its answer."),
+    ] = None,
+    duration: Annotated[str, typer.Option(help="How long each target is loaded: 1s to 1h.")] = "10s",
+    name: Annotated[str | None, typer.Option(help="The model's name at an endpoint.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis); made up without.")
+    ] = None,
+    runtime: Annotated[Runtime, typer.Option(help="What executes an ONNX file.")] = Runtime.ONNXRUNTIME,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads for one inference of an ONNX file.")] = 1,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Latency and throughput of one engine or endpoint; of two, interleaved, with the ratios and their intervals.
+
+    Exit 1 if requests failed or the load generator itself was late: then the numbers say so.
+    """
+    with _explained():
+        from graylift.cli import benching
+
+        targets = [target] if other is None else [target, other]
+        code = benching.bench(
+            targets, rate, concurrency, duration, name, samples, runtime, threads, state, as_json=as_json
+        )
+        raise typer.Exit(code)
+
+
 @app.command(rich_help_panel=STEERING)
 def promote(name: Service, reason: Reason = "", state: State = None) -> None:
     """Go on to the next stage now, without waiting for the rest of this one."""
