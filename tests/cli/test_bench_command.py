@@ -1,4 +1,4 @@
-"""`graylift bench` on small real models behind real servers: bounded, honest about failures, and nothing left running."""
+"""`graylift bench` on small real models, real servers: bounded, honest about failures, and nothing left running."""
 
 from __future__ import annotations
 
