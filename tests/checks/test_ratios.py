@@ -22,7 +22,9 @@ from graylift.checks.ratios import (
 from graylift.domain.histogram import BASE, Histogram, bin_of, histogram_from_counts, merged
 
 durations = st.floats(1e-4, 10.0)
-blocks = st.lists(durations, min_size=1, max_size=20).map(lambda values: histogram_of(values))
+blocks = st.lists(durations, min_size=1, max_size=20).map(
+    lambda values: histogram_from_counts(Counter(map(bin_of, values)))
+)
 pairs_of_blocks = st.lists(st.tuples(blocks, blocks), min_size=FEWEST_PAIRS, max_size=20)
 
 

@@ -108,6 +108,37 @@ def with_external_data(file: Path, weight: float = 3.0, location: str = "weights
     return file
 
 
+def decoder(file: Path, vocabulary: int = 32, width: int = 16, noise: float = 0.0) -> Path:
+    """input_ids: INT64[?,?] -> logits: FP32[?,?,vocabulary]: a next-token model without any memory.
+
+    noise: added to its weights, normal, relative to their spread
+    """
+    chance = np.random.default_rng(7)
+    embedding, head = (chance.standard_normal(shape) for shape in ((vocabulary, width), (width, vocabulary)))
+    spoiled = np.random.default_rng(8)
+    embedding = embedding + noise * spoiled.standard_normal(embedding.shape)
+    return _saved(
+        file,
+        [
+            helper.make_node("Gather", ["embedding", "input_ids"], ["hidden"]),
+            helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
+        ],
+        [_value("input_ids", TensorProto.INT64, ["N", "S"])],
+        [_value("logits", TensorProto.FLOAT, ["N", "S", vocabulary])],
+        {"embedding": embedding.astype(np.float32), "head": head.astype(np.float32)},
+    )
+
+
+def logarithm(file: Path) -> Path:
+    """x: FP32[?,4] -> y: FP32[?,4], y = log x: NaN below 0."""
+    return _saved(
+        file,
+        [helper.make_node("Log", ["x"], ["y"])],
+        [_value("x", TensorProto.FLOAT, ["N", 4])],
+        [_value("y", TensorProto.FLOAT, ["N", 4])],
+    )
+
+
 def unknown_operator(file: Path) -> Path:
     return _saved(
         file,

@@ -58,6 +58,9 @@ async def check_boundary(candidate: RunningServer, question: Question) -> CheckR
     for case in cases:
         reply = await _asked(candidate, case)
         problem = _problem(case, reply, before, candidate)
+        if problem is not None and candidate.process is not None and reply.status is None and not reply.hung:
+            end = await candidate.process.end()
+            problem = problem if end is None else f"its server {end}"
         lines.append(f"{case.name}: {_said(reply)}{'' if problem is None else f' - {problem}'}")
         if problem is not None:
             wrong.append(f"{case.name}: {problem}")
@@ -78,8 +81,8 @@ async def check_boundary(candidate: RunningServer, question: Question) -> CheckR
             lines.append(f"{name}: {problem or 'as before'}")
             wrong += [] if problem is None else [f"{name}: {problem}"]
     took = f"{len(lines)} cases, {time.monotonic() - began:.0f} s"
-    if resident is not None:
-        now = _resident(candidate) or 0
+    now = _resident(candidate)
+    if resident is not None and now is not None:
         lines.append(f"memory: {_mib(resident)} before, {_mib(now)} after, allowed {_mib(_allowed(resident))}")
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
@@ -102,8 +105,6 @@ async def _asked(server: RunningServer, case: Case) -> Reply:
 
 def _problem(case: Case, reply: Reply, before: Outputs, server: RunningServer) -> str | None:
     """What is wrong with this reply to this case, None if nothing is."""
-    if server.process is not None and server.process.ended is not None:
-        return f"its server {server.process.ended}"
     if reply.hung:
         return f"no answer within {_ANSWER_WITHIN_S:g} s; such a request holds a place of the server"
     if reply.status is None:

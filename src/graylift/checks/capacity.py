@@ -47,7 +47,7 @@ async def check_capacity(
         assert server.process is not None
         memory = process_memory(server.process.pid)
         if memory is None:
-            sentence = f"{server.name}'s server {server.process.ended or 'has ended'}"
+            sentence = f"{server.name}'s server {await server.process.end() or 'has ended'}"
             return CheckResult(CHECK, CheckOutcome.FAIL, sentence)
         needs.append((server, memory))
     good, sentence, evidence = _host(spec, needs, room())

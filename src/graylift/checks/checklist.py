@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from graylift.checks.build import Built, build_side
+from graylift.checks.concurrency import check_concurrency
 from graylift.checks.interface import check_interface
 from graylift.checks.parity import check_parity
 from graylift.checks.served import check_served
@@ -19,7 +20,7 @@ from graylift.engine.progress import Progress, unheard
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built, Workplace], Awaitable[CheckResult]]
 
-CHECKS: tuple[PreReleaseCheck, ...] = (check_interface, check_parity)
+CHECKS: tuple[PreReleaseCheck, ...] = (check_interface, check_parity, check_concurrency)
 """Of stable and candidate, cheapest first. All run, so that a report shows everything that is wrong."""
 
 

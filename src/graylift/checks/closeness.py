@@ -64,7 +64,7 @@ def closeness(reference: Tensor, given: Tensor, samples: int) -> Closeness:
         return Closeness(samples, 0.0, 0.0, 1.0, 0, equal.size, int(np.count_nonzero(equal)))
     batch = samples if reference.ndim and reference.shape[0] == samples else 1
     each = [_of_sample(r, g) for r, g in zip(_split(reference, batch), _split(given, batch), strict=True)]
-    chosen = 0 < reference.ndim <= _MOST_DIMENSIONS and reference.shape[-1] > 1
+    chosen = (1 if batch == 1 else 2) <= reference.ndim <= _MOST_DIMENSIONS and reference.shape[-1] > 1
     width = reference.shape[-1] if chosen else 0
     rows, agreeing = _choices(_split(reference, batch), _split(given, batch), width)
     return merged([*each, Closeness(0, 0.0, 0.0, 1.0, 0, rows, agreeing)], samples)
@@ -96,8 +96,8 @@ def _of_sample(reference: Tensor, given: Tensor) -> Closeness:
     both = known & np.isfinite(g)
     scale = _scale(r[known])
     with np.errstate(over="ignore"):  # what overflows is beyond MOST
-        r, g = r[both] / scale, g[both] / scale
-        error = np.minimum(np.abs(g - r), MOST)
+        r, g = r[both] / scale, np.clip(g[both] / scale, -MOST, MOST)
+    error = np.minimum(np.abs(g - r), MOST)
     if not error.size:
         return Closeness(1, 0.0, 0.0, 1.0, broken, 0, 0)
     return Closeness(1, float(error.max()), float(error.mean()), _cosine(r, g), broken, 0, 0)
@@ -113,8 +113,7 @@ def _cosine(r: Tensor, g: Tensor) -> float:
     sizes = float(np.abs(r).max()), float(np.abs(g).max())
     if 0.0 in sizes:
         return 1.0 if sizes[0] == sizes[1] else 0.0
-    g = np.clip(g / sizes[1], -1.0, 1.0)  # an overflowed element is at least the largest one
-    r = r / sizes[0]
+    r, g = r / sizes[0], g / sizes[1]
     lengths = float(np.linalg.norm(r)) * float(np.linalg.norm(g))
     return min(1.0, max(-1.0, float(r @ g) / lengths))
 

@@ -65,7 +65,7 @@ async def check_cold_start(
                 seen.append(await _measured(server, question))
                 evidence += _told(server, seen[-1])
     except (ProtocolError, aiohttp.ClientError, TimeoutError, DeployError) as error:
-        why = candidate.process.ended or str(error) or type(error).__name__
+        why = await candidate.process.end() or str(error) or type(error).__name__
         sentence = f"{candidate.name} does not answer its first requests, which stable answers: {why}"
         return CheckResult(CHECK, CheckOutcome.FAIL, sentence, tuple(evidence))
     middle = sorted(seen, key=lambda one: one.ratio)[len(seen) // 2]

@@ -24,6 +24,7 @@ from graylift.protocols.datatypes import DTYPES, Tensor
 
 _MOST_BYTES = 2 * 2**30
 """Outputs of one case that are compared at most; the logits of a long batch would take the memory of the machine."""
+_DRAWS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,14 @@ async def inputs_of(
     for point in [point for point in asked if _output_bytes(manifest, point) > _MOST_BYTES]:
         asked.remove(point)
         notes.append(f"left out, its outputs may take more than {_MOST_BYTES >> 30} GiB: {point.label}")
-    cases = [*real, *(made_up(manifest.interface, point, vocabulary or 1) for point in asked)]
-    labels += [f"made up, {point.label}" for point in asked]
+    # With one shape alone, several inputs of it: answers that are mixed up, or do not depend on the input, must differ.
+    draws = [(point, draw) for point in asked for draw in range(_DRAWS if len(points) == 1 else 1)]
+    cases = [*real, *(made_up(manifest.interface, point, vocabulary or 1, draw) for point, draw in draws)]
+    labels += [f"made up, {point.label}" + (f", draw {draw + 1}" if len(points) == 1 else "") for point, draw in draws]
     answers = await answers_of_source(workplace, model.onnx, manifest, cases) if cases else []
     questions: list[Question] = []
     unsure: list[str] = []
-    promised = [False] * len(real) + [point.promised for point in asked]
+    promised = [False] * len(real) + [point.promised for point, _ in draws]
     for number, (label, case, answer) in enumerate(zip(labels, cases, answers, strict=True)):
         if answer.outputs is not None:
             questions.append(Question(label, number < len(real), case, answer.outputs))

@@ -51,11 +51,11 @@ def points_of(interface: Interface, profiles: Sequence[Profile]) -> tuple[Point,
     return tuple(sorted(different.values(), key=_elements))
 
 
-def made_up(interface: Interface, point: Point, vocabulary: int) -> dict[str, Tensor]:
+def made_up(interface: Interface, point: Point, vocabulary: int, draw: int = 0) -> dict[str, Tensor]:
     """One input of each name. Floats are normal, integers from 0 to below `vocabulary`, masks all ones, positions
-    count from 0. The same arguments give the same tensors."""
+    count from 0. The same arguments give the same tensors, another `draw` gives others."""
     return {
-        spec.name: _drawn(spec, point.shapes[spec.name], vocabulary, np.random.default_rng([_SEED, number]))
+        spec.name: _drawn(spec, point.shapes[spec.name], vocabulary, np.random.default_rng([_SEED, draw, number]))
         for number, spec in enumerate(interface.inputs)
     }
 

@@ -8,12 +8,13 @@ nothing is started, measured or ended. Called by `served`; what is asked of the 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -34,6 +35,7 @@ SERVE = (sys.executable, "-P", "-m", "graylift.serve")
 _INTERFACE = TypeAdapter(Interface)
 _ASK = aiohttp.ClientTimeout(total=2.0)
 _POLL_S = 0.01
+_NOTICED_S = 1.0
 _SHOWN_LINES = 5
 
 
@@ -61,9 +63,12 @@ class ServerProcess:
     def pid(self) -> int:
         return self.child.pid
 
-    @property
-    def ended(self) -> str | None:
-        """How it ended by itself, with its last lines; None while it runs."""
+    async def end(self, within_s: float = _NOTICED_S) -> str | None:
+        """How it ended by itself, with its last lines; None if it still runs. A connection tells of an end sooner than
+        the system tells the parent, so this waits a little."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.child.wait()
         return None if self.child.returncode is None else _end(self.child.returncode, self.log)
 
 
@@ -126,6 +131,8 @@ async def serving(
                     )
                 except OSError as error:
                     raise DeployError(f"the server cannot be started with {command[0]}: {error.strerror}") from error
+            # Not child.kill: it looks whether the child has ended, and so takes its status from the one who waits.
+            handle = os.pidfd_open(child.pid)
             try:
                 try:
                     async with asyncio.timeout(revision.ready_within_s):
@@ -149,8 +156,9 @@ async def serving(
                 )
             finally:
                 # Killed, not drained: nobody but us asked it anything.
-                if child.returncode is None:
-                    child.kill()
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                os.close(handle)
                 await child.wait()
         case _:
             assert_never(revision.backend)
