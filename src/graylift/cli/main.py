@@ -36,6 +36,11 @@ ENGINES = "Engines"
 STEERING = "Steering a release"
 LOOKING = "Looking"
 
+profile = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Profiles: the shapes an engine is built for."
+)
+app.add_typer(profile, name="profile", rich_help_panel=ENGINES)
+
 State = Annotated[
     Path | None,
     typer.Option(
@@ -271,6 +276,23 @@ def bench(
             targets, rate, concurrency, duration, name, samples, runtime, threads, state, as_json=as_json
         )
         raise typer.Exit(code)
+
+
+@profile.command(
+    epilog="Records: what a model server answers at /v2/models/SERVICE/shapes, JSON lines as in "
+    '{"input_ids": [1, 128]}, or an .npz of samples (one request each).'
+)
+def suggest(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Shapes that requests had.")],
+    most: Annotated[int, typer.Option(min=1, max=16, help="Profiles at most; fewer if that is as good.")] = 3,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Propose min, opt and max out of recorded requests, as text for the release file and for [bold]build[/bold]."""
+    with _explained():
+        from graylift.cli import suggesting
+
+        suggesting.suggest(file, most, as_json=as_json)
 
 
 @app.command(rich_help_panel=STEERING)
