@@ -6,12 +6,12 @@ implementation and a conformance suite of each. Implementations raise the errors
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from graylift.domain.evidence import IntervalReport
-from graylift.domain.release import CheckReport, Command, Event, Release, Service
+from graylift.domain.release import CheckReport, CheckResult, Command, Event, Release, Service
 from graylift.domain.revision import Instance, Revision
 from graylift.domain.routing import GatewayState, RoutingTable
 from graylift.domain.spec import ReleaseSpec
@@ -79,9 +79,12 @@ class Deployer(Protocol):
 class Checklist(Protocol):
     """The pre-release checks."""
 
-    async def run(self, spec: ReleaseSpec) -> CheckReport:
+    async def run(self, spec: ReleaseSpec, tell: Callable[[CheckResult], None]) -> CheckReport:
         """Build what must be built and check it. Idempotent: what was built is found again. A model that is wrong is
-        a failed check in the report, never an exception. Cancelling leaves nothing half-built."""
+        a failed check in the report, never an exception. Cancelling leaves nothing half-built.
+
+        tell: called in the running loop with each result of the report as its check ends
+        """
         ...
 
 

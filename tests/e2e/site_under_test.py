@@ -52,6 +52,11 @@ spec:
   protocol: open-inference
   stable: {{{stable}}}
   candidate: {{{candidate}}}
+  checks:
+    coldStart: {{skip: the checks that run servers have tests of their own}}
+    performance: {{skip: the same}}
+    capacity: {{skip: the same}}
+    boundary: {{skip: the same}}
   stages:{stages}
   judge:{JUDGE}{extra}
 """

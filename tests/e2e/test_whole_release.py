@@ -64,7 +64,7 @@ async def test_a_candidate_that_fails_on_some_inputs_is_rolled_back_and_its_clie
     assert release is not None
     assert release.phase is Phase.ROLLED_BACK
     assert "errors" in release.reason
-    assert "HTTP 500" in (await site.tell("report", "tiny"))[1]
+    assert "HTTP 422" in (await site.tell("report", "tiny"))[1]
     assert failures(reports[0]) == 0, "a retry on stable must have saved every client"
 
 

@@ -46,6 +46,7 @@ class Mode(Enum):
     ANSWER = "answer"
     FAIL = "fail"
     REFUSE_INPUT = "refuse input"
+    CANNOT_COMPUTE = "cannot compute"
     HANG = "hang"
     RESET = "reset"
     CUT = "cut"
@@ -143,6 +144,8 @@ class _Connection(asyncio.Protocol):
                 transport.write(_response(500, b'{"error":"no"}'))
             case Mode.REFUSE_INPUT:
                 transport.write(_response(400, b'{"error":"no"}'))
+            case Mode.CANNOT_COMPUTE:
+                transport.write(_response(422, b'{"error":"no"}'))
             case Mode.HANG:
                 waiting = asyncio.ensure_future(server.release.wait())
                 waiting.add_done_callback(lambda _: transport.is_closing() or transport.write(_response(200, b"{}")))

@@ -68,6 +68,21 @@ async def test_what_a_model_refuses_is_its_failure_and_not_retried(
     assert stable.asked == 0
 
 
+async def test_what_a_candidate_cannot_compute_is_its_failure_and_stable_is_asked(
+    start: Start, stable: ModelServer, candidate: ModelServer
+) -> None:
+    gateway = await start(table(1, routes(stable, candidate, 10_000)))
+    candidate.mode = Mode.CANNOT_COMPUTE
+    answer = await gateway.ask()
+    assert (answer.status, answer.revision) == (200, stable.revision_id)
+    (record,) = await gateway.read_log(1)
+    assert (record.arm, record.outcome, record.attempts) == (Role.CANDIDATE, Outcome.FAILED, 2)
+    stable.mode = Mode.CANNOT_COMPUTE
+    await gateway.apply(table(2, routes(stable, candidate, 0)))
+    assert (await gateway.ask()).status == 422
+    assert (stable.asked, candidate.asked) == (2, 1)
+
+
 async def test_an_answer_that_breaks_off_is_a_failure_that_nobody_answered(
     start: Start, stable: ModelServer, candidate: ModelServer
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from report_stories import Story
 
 from graylift.domain.evidence import IntervalReport, Window
-from graylift.domain.release import Event, Phase
+from graylift.domain.release import CheckOutcome, CheckResult, Event, Phase
 from graylift.domain.weights import Role
 from graylift.report import render_html, render_json, render_markdown
 
@@ -163,3 +163,30 @@ def test_the_numbers_of_the_json_are_described_where_it_is_made(rolled_back: Sto
     document = json.loads(render_json(*rolled_back.parts))
     assert document["schema"] == "graylift.dev/report/v1"
     assert keys(document) <= described
+
+
+def test_every_outcome_of_a_check_is_shown_with_its_sentence_and_its_evidence_folded(rolled_back: Story) -> None:
+    release, events, reports = rolled_back.parts
+    checks = tuple(CheckResult(f"check {o.name}", o, f"sentence {o.name}", (f"line {o.name}",)) for o in CheckOutcome)
+    why = "check FAIL: sentence FAIL"
+    rejected = replace(release, phase=Phase.REJECTED, reason=why, checks=checks, done=(), candidate=None)
+
+    html = render_html(rejected, events, reports)
+    for text in (html, render_markdown(rejected, events, reports)):
+        assert "4 checks: 1 PASS, 1 FAIL, 1 INCONCLUSIVE, 1 SKIPPED" in text
+        for outcome in CheckOutcome:
+            assert f"sentence {outcome.name}" in text
+            assert f"line {outcome.name}" in text
+    folded = html.partition("<details>")[2].partition("</details>")[0]
+    assert "line PASS" in folded
+    outcome = json.loads(render_json(rejected, events, reports))["release"]["outcome"]
+    assert "v2 was rejected before it got any traffic" in outcome
+    assert outcome.endswith(why)
+
+
+def test_checks_that_still_run_are_shown_as_far_as_they_have_come(rolled_back: Story) -> None:
+    release, events, reports = rolled_back.parts
+    checking = replace(release, phase=Phase.CHECKING, done=(), stage=0, finished_s=None)
+
+    for render in (render_html, render_markdown):
+        assert "2 checks: 2 PASS; the others still run" in render(checking, events, reports)

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -226,14 +227,14 @@ async def test_a_client_that_leaves_within_its_body_disturbs_nobody(
     assert "Traceback" not in server.log
 
 
-async def test_an_inference_that_fails_is_a_500_without_its_values_and_is_logged(
+async def test_what_the_model_cannot_compute_is_a_422_without_its_values_and_is_logged(
     start: StartServer, connect: Connect, tmp_path: Path
 ) -> None:
     server = start(tiny_models.lookup(tmp_path / "lookup.onnx"))
     async with connect(server) as client:
         for _ in range(20):
             status, answer = await client.infer("id", "INT64", [987654])
-            assert status == 500
+            assert status == 422
             assert "inference failed in Gather node 'embedding'" in answer["error"]
             assert "987654" not in answer["error"]
         assert (await client.infer("id", "INT64", [1]))[1]["outputs"][0]["data"] == [2, 3]
@@ -346,6 +347,22 @@ async def test_clients_that_never_stop_see_no_broken_answer_when_it_ends(
             await asyncio.sleep(0.01)
         assert await server.stopped() == 0
         assert set(await asyncio.gather(*hammers)) == {"ClientConnectorError"}  # refused at the door, never in between
+
+
+async def test_a_server_may_be_told_to_end_with_whoever_started_it(
+    start: StartServer, connect: Connect, tmp_path: Path
+) -> None:
+    server = start(tiny_models.affine(tmp_path / "affine.onnx"))
+    command = [*server.process.args, "--end-with-stdin"]
+    starter = f"import subprocess, sys, time; subprocess.Popen({command!r}, stdin=subprocess.PIPE); time.sleep(60)"
+    parent = type(server)([sys.executable, "-c", starter], tmp_path / "with_parent.log")
+    async with connect(parent) as client:
+        assert (await client.infer("x", "FP32", ROWS_OF_ONES))[0] == 200
+        parent.process.kill()
+        parent.process.wait()
+        while "INFO exit" not in parent.log:
+            await asyncio.sleep(0.01)
+    assert "drain: stdin closed" in parent.log
 
 
 async def test_a_signal_while_it_loads_ends_it(start: StartServer, tmp_path: Path) -> None:

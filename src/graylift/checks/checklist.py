@@ -13,9 +13,10 @@ from graylift.checks.parity import check_parity
 from graylift.checks.served import check_served
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckReport, CheckResult
-from graylift.domain.spec import ReleaseSpec
+from graylift.domain.spec import ReleaseSpec, RevisionSpec
 from graylift.domain.weights import Role
 from graylift.engine.child import BUILD
+from graylift.engine.progress import Progress, unheard
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built, Workplace], Awaitable[CheckResult]]
 
@@ -24,24 +25,40 @@ CHECKS: tuple[PreReleaseCheck, ...] = (check_interface, check_parity, check_conc
 
 
 class LocalChecklist:
-    """artefacts: folder of the artefact store; build: how a build is started, its options follow."""
+    """artefacts: folder of the artefact store; build: how a build is started, its options follow; progress: of what
+    runs now, for somebody who watches."""
 
-    def __init__(self, artefacts: Path, *, build: Sequence[str] = BUILD) -> None:
+    def __init__(self, artefacts: Path, *, build: Sequence[str] = BUILD, progress: Progress = unheard) -> None:
         self._artefacts = artefacts.resolve()
         self._build = tuple(build)
+        self._progress = progress
 
-    async def run(self, spec: ReleaseSpec) -> CheckReport:
+    async def run(self, spec: ReleaseSpec, tell: Callable[[CheckResult], None] = lambda _: None) -> CheckReport:
+        results: list[CheckResult] = []
+
+        def ended(result: CheckResult) -> None:
+            results.append(result)
+            tell(result)
+
+        async def built(role: Role, side: RevisionSpec) -> Built | None:
+            def progress(step: str, done: float) -> None:
+                self._progress(f"build {role.value}: {step}", done)
+
+            found, result = await build_side(spec.service, role, side, self._artefacts, self._build, progress)
+            ended(result)
+            return found
+
         # One after the other: each build may want all of the memory, and an A/A release builds but once.
-        stable, stable_result = await build_side(spec.service, Role.STABLE, spec.stable, self._artefacts, self._build)
-        candidate, candidate_result = await build_side(
-            spec.service, Role.CANDIDATE, spec.candidate, self._artefacts, self._build
-        )
-        results = [stable_result, candidate_result]
+        stable = await built(Role.STABLE, spec.stable)
+        candidate = await built(Role.CANDIDATE, spec.candidate)
         if stable is not None and candidate is not None:
             with tempfile.TemporaryDirectory(prefix="graylift-checks-") as scratch:
                 workplace = Workplace(self._artefacts, Path(scratch))
-                results += [await check(spec, stable, candidate, workplace) for check in CHECKS]
-                results += await check_served(spec, stable, candidate, workplace)
+                for number, check in enumerate(CHECKS):
+                    self._progress(f"check {number + 1} of {len(CHECKS)}", number / len(CHECKS))
+                    ended(await check(spec, stable, candidate, workplace))
+                self._progress("checks of running servers", 0.0)
+                await check_served(spec, stable, candidate, workplace, tell=ended)
         return CheckReport(
             stable=None if stable is None else stable.revision,
             candidate=None if candidate is None else candidate.revision,

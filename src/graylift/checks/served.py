@@ -6,7 +6,7 @@ last; between them the two are warm, which is what performance and capacity ask 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from graylift.checks import boundary, capacity, cold_start, performance
@@ -30,10 +30,12 @@ async def check_served(
     workplace: Workplace,
     *,
     serve: Sequence[str] = SERVE,
+    tell: Callable[[CheckResult], None] = lambda _: None,
 ) -> tuple[CheckResult, ...]:
     """One result each. When it ends, also by being cancelled, no server of its is left.
 
     serve: how a model server is started; its options follow
+    tell:  called with each result as its check ends
     """
     checks = spec.checks
     settings = {
@@ -42,16 +44,22 @@ async def check_served(
         capacity.CHECK: checks.capacity,
         boundary.CHECK: checks.boundary,
     }
-    results = {
-        name: CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}")
-        for name, setting in settings.items()
-        if isinstance(setting, Skip)
-    }
+    results: dict[str, CheckResult] = {}
+
+    def ended(result: CheckResult) -> None:
+        results[result.check] = result
+        tell(result)
 
     def rest(outcome: CheckOutcome, sentence: str) -> tuple[CheckResult, ...]:
         """All results, those that are not there yet with this one."""
-        return tuple(results.get(name, CheckResult(name, outcome, sentence)) for name in settings)
+        for name in settings:
+            if name not in results:
+                ended(CheckResult(name, outcome, sentence))
+        return tuple(results[name] for name in settings)
 
+    for name, setting in settings.items():
+        if isinstance(setting, Skip):
+            ended(CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}"))
     if len(results) == len(settings):
         return rest(CheckOutcome.SKIPPED, "")
     async with AsyncExitStack() as stack:
@@ -68,16 +76,18 @@ async def check_served(
         except DeployError as error:
             # Whoever skips the check of a start has not asked for a server that does not start.
             sentence = f"{candidate.spec.name} does not start: {error}"
-            results[cold_start.CHECK] = CheckResult(cold_start.CHECK, CheckOutcome.FAIL, sentence)
+            ended(CheckResult(cold_start.CHECK, CheckOutcome.FAIL, sentence))
             return rest(CheckOutcome.INCONCLUSIVE, f"not measured: {candidate.spec.name} does not start")
         if not isinstance(checks.cold_start, Skip):
-            results[cold_start.CHECK] = await check_cold_start(
-                checks.cold_start, second, asked[0], lambda: serving(candidate, "candidate", workplace, serve)
+            ended(
+                await check_cold_start(
+                    checks.cold_start, second, asked[0], lambda: serving(candidate, "candidate", workplace, serve)
+                )
             )
         if not isinstance(checks.performance, Skip):
-            results[performance.CHECK] = await check_performance(checks.performance, first, second, asked)
+            ended(await check_performance(checks.performance, first, second, asked))
         if not isinstance(checks.capacity, Skip):
-            results[capacity.CHECK] = await check_capacity(checks.capacity, first, second, asked[0])
+            ended(await check_capacity(checks.capacity, first, second, asked[0]))
         if not isinstance(checks.boundary, Skip):
-            results[boundary.CHECK] = await check_boundary(second, asked[0])
+            ended(await check_boundary(second, asked[0]))
     return tuple(results[name] for name in settings)

@@ -9,16 +9,15 @@ from pathlib import Path
 from graylift.adapters.sql_store import SqlStore
 from graylift.cli.desk import command_of, newest_release, open_store, somebody_acts
 from graylift.cli.installation import Installation, installation_from
+from graylift.cli.interrupts import INTERRUPTED, Interrupted, until_stopped
 from graylift.cli.live import console, print_event, screen_for
-from graylift.cli.run import Interrupted, controlled, exit_code_of, run_release, tell, until_stopped
+from graylift.cli.run import controlled, exit_code_of, run_release, tell
 from graylift.cli.view import line_from_event, phase_style
 from graylift.cli.wiring import end_everything
 from graylift.demo.catalogue import Variant
 from graylift.domain.release import CommandKind, Release
 from graylift.errors import CommandRefused
 from graylift.spec import load
-
-INTERRUPTED = 130
 
 
 def run(file: Path, state: Path | None, listen: str | None, envoy: Path | None, *, plain: bool) -> int:

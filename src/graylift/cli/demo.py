@@ -24,9 +24,10 @@ from rich.console import Console
 from graylift.adapters.sql_store import SqlStore
 from graylift.cli.desk import command_of, newest_release, open_store
 from graylift.cli.installation import Installation, installation_from
+from graylift.cli.interrupts import INTERRUPTED, Interrupted, until_stopped
 from graylift.cli.live import screen_for
 from graylift.cli.reporting import ReportFormat, report_text
-from graylift.cli.run import Interrupted, controlled, follow, until_stopped
+from graylift.cli.run import controlled, follow
 from graylift.cli.wiring import end_everything
 from graylift.demo.catalogue import Variant
 from graylift.demo.models import default_cache
@@ -75,7 +76,7 @@ async def run_demo(scenario: str, folder: Path, only: Variant | None, console: C
             outcomes, traffic = await _releases(chosen, prepared, variants, installation, store, console, plain=plain)
     except Interrupted:
         console.print("\ninterrupted; everything the demo started is ended")
-        return 130
+        return INTERRUPTED
     finally:
         await end_everything(installation)
     _summary(outcomes, traffic, folder, console)

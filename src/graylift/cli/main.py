@@ -16,8 +16,9 @@ import typer
 from graylift.cli.installation import DEFAULT_LISTEN
 from graylift.cli.reporting import ReportFormat
 from graylift.demo.catalogue import ENTRIES, Variant
+from graylift.domain.engine import Precision, Runtime
 from graylift.domain.release import CommandKind
-from graylift.errors import CommandRefused, GrayliftError, SpecError
+from graylift.errors import CommandRefused, EngineError, GrayliftError, SpecError
 
 app = typer.Typer(
     name="graylift",
@@ -31,8 +32,14 @@ app = typer.Typer(
 )
 
 RELEASES = "Releases"
+ENGINES = "Engines"
 STEERING = "Steering a release"
 LOOKING = "Looking"
+
+profile = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Profiles: the shapes an engine is built for."
+)
+app.add_typer(profile, name="profile", rich_help_panel=ENGINES)
 
 State = Annotated[
     Path | None,
@@ -149,6 +156,145 @@ def demo(
         raise typer.Exit(commands.demo(scenario, folder, only, plain=plain))
 
 
+@app.command(
+    rich_help_panel=RELEASES,
+    epilog="What each check asks, how it measures and what to do when it fails: docs/checks.md.",
+)
+def check(
+    file: File,
+    state: State = None,
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of each check, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build both sides of a release and run the whole checklist on them, without a gateway and without any user.
+
+    One line a check, as it ends: PASS, FAIL, INCONCLUSIVE or SKIPPED, and one sentence with both numbers.
+    [bold]graylift run[/bold] does the same before its first stage. Exit 0 if all pass or are skipped, 4 if not.
+    """
+    with _explained():
+        from graylift.cli import checking
+
+        raise typer.Exit(checking.check(file, state, as_json=as_json, verbose=verbose))
+
+
+@app.command(
+    rich_help_panel=ENGINES,
+    epilog="Example: [bold]graylift build model.onnx --precision fp16 --profile input_ids=1x8,8x128,32x512 "
+    "--profile attention_mask=1x8,8x128,32x512[/bold]. An input that is named again begins the next profile.",
+)
+def build(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its external data lies beside it.")],
+    runtime: Annotated[Runtime, typer.Option(help="What will execute it.")] = Runtime.ONNXRUNTIME,
+    precision: Annotated[
+        Precision, typer.Option(help="The numbers it computes with; fp32 lowers nothing.")
+    ] = Precision.FP32,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MIN,OPT,MAX", help="Shapes of one input to build for. Repeatable; default: every shape."
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads for one inference.")] = 1,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis), for int8 alone.")
+    ] = None,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Build an engine from an ONNX file into the artefact store, or find it there if it was built before.
+
+    Says its digest, size, build time, precision, profiles and place. Ctrl-C leaves nothing half-built.
+    """
+    with _explained():
+        from graylift.cli import building
+
+        code = building.build(model, runtime, precision, profile or (), threads, calibration, state, as_json=as_json)
+        raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=ENGINES)
+def inspect(
+    target: Annotated[
+        str, typer.Argument(metavar="ENGINE", help="Its digest, the beginning of that, or a path in its folder.")
+    ],
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """What an engine takes and gives, for which shapes, in which precision, from what, by what; may it run here?
+
+    Its bytes are compared with its digest; a damaged engine is refused.
+    """
+    with _explained():
+        from graylift.cli import inspecting
+
+        inspecting.inspect(target, state, as_json=as_json)
+
+
+@app.command(
+    rich_help_panel=ENGINES,
+    epilog="Examples: [bold]graylift bench v1.onnx v2.onnx --rate 50/s --duration 30s[/bold]; "
+    "[bold]graylift bench http://127.0.0.1:8000 --name resnet --concurrency 8[/bold].",
+)
+def bench(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An ONNX file, an engine (digest or path), or http://HOST:PORT.")
+    ],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[TARGET2]", help="Another one, measured in turn with the first.")
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Open loop: requests at times fixed ahead, as in 50/s. Default: 20/s.", show_default=False),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Closed loop instead: this many callers, each waiting for its answer."),
+    ] = None,
+    duration: Annotated[str, typer.Option(help="How long each target is loaded: 1s to 1h.")] = "10s",
+    name: Annotated[str | None, typer.Option(help="The model's name at an endpoint.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis); made up without.")
+    ] = None,
+    runtime: Annotated[Runtime, typer.Option(help="What executes an ONNX file.")] = Runtime.ONNXRUNTIME,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads for one inference of an ONNX file.")] = 1,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Latency and throughput of one engine or endpoint; of two, interleaved, with the ratios and their intervals.
+
+    Exit 1 if requests failed or the load generator itself was late: then the numbers say so.
+    """
+    with _explained():
+        from graylift.cli import benching
+
+        targets = [target] if other is None else [target, other]
+        code = benching.bench(
+            targets, rate, concurrency, duration, name, samples, runtime, threads, state, as_json=as_json
+        )
+        raise typer.Exit(code)
+
+
+@profile.command(
+    epilog="Records: what a model server answers at /v2/models/SERVICE/shapes, JSON lines as in "
+    '{"input_ids": [1, 128]}, or an .npz of samples (one request each).'
+)
+def suggest(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Shapes that requests had.")],
+    most: Annotated[int, typer.Option(min=1, max=16, help="Profiles at most; fewer if that is as good.")] = 3,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Propose min, opt and max out of recorded requests, as text for the release file and for [bold]build[/bold]."""
+    with _explained():
+        from graylift.cli import suggesting
+
+        suggesting.suggest(file, most, as_json=as_json)
+
+
 @app.command(rich_help_panel=STEERING)
 def promote(name: Service, reason: Reason = "", state: State = None) -> None:
     """Go on to the next stage now, without waiting for the rest of this one."""
@@ -243,10 +389,12 @@ def _explained() -> Generator[None]:
     except SpecError as exc:
         count = len(exc.problems)
         _fail(f"{exc}\n\n{count} mistake{'' if count == 1 else 's'}; nothing was started", 2)
-    except CommandRefused as exc:
+    except (CommandRefused, EngineError) as exc:
         _fail(f"graylift: {exc}", 2)
     except GrayliftError as exc:
         _fail(f"graylift: {exc}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TypeVar
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 
 from graylift.adapters.sql_store import SqlStore
 from graylift.cli.desk import command_of, is_over, newest_release, outcome_of, somebody_acts, view_of
 from graylift.cli.installation import Installation
+from graylift.cli.interrupts import until_stopped
 from graylift.cli.live import Screen
 from graylift.cli.wiring import control
 from graylift.domain.release import Command, CommandKind, Phase, Release
 from graylift.domain.spec import ReleaseSpec
-from graylift.errors import GatewayBusy, GrayliftError
-
-T = TypeVar("T")
+from graylift.errors import GatewayBusy
 
 LOOK_S = 0.25
 """How often the screen is drawn anew."""
-
-
-class Interrupted(GrayliftError):
-    """A person or a supervisor asked this process to stop (SIGINT, SIGTERM). The data plane serves on."""
 
 
 @asynccontextmanager
@@ -75,24 +68,6 @@ async def tell(installation: Installation, store: SqlStore, command: Command) ->
         return outcome
 
 
-async def until_stopped(work: Coroutine[None, None, T], controller: asyncio.Task[None]) -> T:
-    """The result of `work`; ended early by SIGINT or SIGTERM (Interrupted) and by the controller's own failure."""
-    with _stop_signal() as stopped:
-        task = asyncio.ensure_future(work)
-        waiting = asyncio.ensure_future(stopped.wait())
-        try:
-            await asyncio.wait({task, waiting, controller}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            if controller.done():
-                controller.result()
-            raise Interrupted("stopped")
-        finally:
-            for ours in (task, waiting):
-                ours.cancel()
-            await asyncio.gather(task, waiting, return_exceptions=True)
-
-
 async def follow(store: SqlStore, command: Command, screen: Screen) -> Release:
     """Show the release that `command` starts until it is over. CommandRefused if it is refused."""
     await outcome_of(store, command)
@@ -110,19 +85,6 @@ async def _over(store: SqlStore, service: str) -> Release:
         if await asyncio.to_thread(is_over, store, release):
             return release
         await asyncio.sleep(LOOK_S)
-
-
-@contextmanager
-def _stop_signal() -> Generator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set, while the block is open."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    try:
-        yield stopped
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 def exit_code_of(phase: Phase) -> int:

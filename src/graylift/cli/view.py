@@ -17,7 +17,7 @@ from rich.text import Text
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.histogram import merged
 from graylift.domain.judgement import Ruling
-from graylift.domain.release import CheckOutcome, Event, Phase, Release
+from graylift.domain.release import CheckOutcome, CheckResult, Event, Phase, Release
 from graylift.domain.weights import Role, Weights
 
 RECENT_S = 5.0
@@ -107,13 +107,14 @@ def render(view: View, now: float, most_events: int = 8) -> RenderableType:
         Text(),
     ]
     if release.phase in _BEFORE_TRAFFIC:
-        parts.append(_checklist(release))
+        parts.append(checklist(release.checks or ()))
     else:
         parts += [_arms(view), Text(), _verdicts(release)]
     parts.append(Text())
+    # What the checklist above says in full is not said again.
+    events = [event for event in view.events if event.kind != "CHECK"]
     parts.extend(
-        Text(line_from_event(event), style="dim", no_wrap=True, overflow="ellipsis")
-        for event in view.events[-most_events:]
+        Text(line_from_event(event), style="dim", no_wrap=True, overflow="ellipsis") for event in events[-most_events:]
     )
     return Group(*parts)
 
@@ -139,6 +140,24 @@ def track(release: Release) -> Text:
         else:
             text.append(f"○ {label}", style="dim")
     return text
+
+
+def checklist(results: Sequence[CheckResult], *, evidence: bool = False) -> Table:
+    """The pre-release checks: outcome, name and sentence of each, with its evidence below if that is asked for."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, width=max(len(outcome.value) for outcome in CheckOutcome))
+    table.add_column(no_wrap=True, min_width=len("build candidate"))
+    table.add_column(overflow="fold")
+    for result in results:
+        said = Text(result.sentence)
+        if evidence:
+            said.append("".join(f"\n{line}" for line in result.evidence), style="dim")
+        table.add_row(outcome_mark(result.outcome), result.check, said)
+    return table
+
+
+def outcome_mark(outcome: CheckOutcome) -> Text:
+    return Text(outcome.value, style=_OUTCOME_STYLE[outcome])
 
 
 def phase_style(phase: Phase) -> str:
@@ -200,14 +219,6 @@ def _verdicts(release: Release) -> Table:
         for verdict in release.judgement.verdicts:
             ruling = Text(verdict.ruling.value, style=_RULING_STYLE[verdict.ruling])
             table.add_row(verdict.check, ruling, verdict.sentence)
-    return table
-
-
-def _checklist(release: Release) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for result in release.checks or ():
-        mark = Text(result.outcome.value, style=_OUTCOME_STYLE[result.outcome])
-        table.add_row(result.check, mark, result.sentence)
     return table
 
 

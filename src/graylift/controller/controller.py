@@ -168,6 +168,9 @@ class Controller:
             # A report counts as one gateway's share of all, so it waits until it is known how many there are.
             reports=await self._read(snapshot, now) if gateways else (),
             checks=self._see_checks(snapshot, now),
+            ended_checks={
+                t.release.id: self._checklists.results(t.release) for t in snapshot.services if t.release is not None
+            },
         )
 
     async def _see_gateways(self, snapshot: Snapshot, now: float) -> Sequence[GatewayState]:

@@ -12,7 +12,7 @@ from graylift import rollout
 from graylift.controller import judging
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Judgement
-from graylift.domain.release import CheckReport, Command, Event, Release, Situation
+from graylift.domain.release import CheckReport, CheckResult, Command, Event, Release, Situation
 from graylift.domain.revision import Instance, InstanceState, Revision
 from graylift.domain.routing import Backend, GatewayState, RoutingTable, ServiceRoutes
 from graylift.ports import Change, Handled, Snapshot, Tracked
@@ -25,6 +25,7 @@ class World:
     gateways:  empty if none could be asked; `reports` is empty then too
     instances: by revision id; what the deployer could not tell is missing
     checks:    by release id, of the checklists that are done
+    ended_checks: by release id, of the checks that have ended while others run
     """
 
     now: float
@@ -32,6 +33,7 @@ class World:
     instances: Mapping[str, Instance]
     reports: tuple[IntervalReport, ...]
     checks: Mapping[str, CheckReport]
+    ended_checks: Mapping[str, tuple[CheckResult, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def _situation(release: Release, world: World, newest: int, judgement: Judgement
         gateways=world.gateways,
         table_version=newest,
         judgement=judgement,
+        ended_checks=world.ended_checks.get(release.id, ()),
     )
 
 

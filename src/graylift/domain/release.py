@@ -110,7 +110,7 @@ class Release:
     stage_table:   version of the first routing table of this stage; older evidence is not of this stage
     approved:      a person approved this stage
     salt:          see ServiceRoutes.salt
-    checks:        what was checked before traffic, None before that
+    checks:        what was checked before traffic, as far as it has come; None before the first check ended
     judgement:     the last look of this stage, None before the first
     done:          the stages that were left
     """
@@ -213,6 +213,7 @@ class Situation:
     gateways: what each gateway reports; empty if none answers
     table_version: of the newest routing table that was stored
     judgement: None when there is nothing to judge yet
+    ended_checks: of the checks that have ended, while the others run
     """
 
     checks: CheckReport | None
@@ -221,3 +222,4 @@ class Situation:
     gateways: tuple[GatewayState, ...]
     table_version: int
     judgement: Judgement | None
+    ended_checks: tuple[CheckResult, ...] = ()

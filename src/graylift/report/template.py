@@ -18,6 +18,7 @@ _WORDS: dict[str, Callable[..., str]] = {
     "count": words.count,
     "measured": words.measured,
     "effect": words.effect,
+    "tally": words.tally,
 }
 
 

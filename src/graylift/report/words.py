@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from graylift.domain.judgement import Verdict
+from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import Metric
 
 
@@ -65,3 +67,10 @@ def effect(verdict: Verdict, metric: Metric) -> str:
 def _effect(value: float | None, metric: Metric) -> str:
     assert value is not None
     return f"{value * 100:+.2f}pp" if metric is Metric.ERRORS else f"{value:.2f}x"
+
+
+def tally(results: Sequence[CheckResult]) -> str:
+    """`7 checks: 5 PASS, 1 FAIL, 1 SKIPPED`"""
+    outcomes = [result.outcome for result in results]
+    said = ", ".join(f"{outcomes.count(outcome)} {outcome.value}" for outcome in CheckOutcome if outcome in outcomes)
+    return f"{len(results)} check{'s' * (len(results) != 1)}" + (f": {said}" if said else "")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Decision, DecisionKind, Judgement
-from graylift.domain.release import Event, Phase, Release, Situation, StageRecord
+from graylift.domain.release import CheckResult, Event, Phase, Release, Situation, StageRecord
 from graylift.rollout.arms import ON_TRAFFIC, UNBOUND
 from graylift.rollout.wording import stage_name
 
@@ -17,7 +17,7 @@ from graylift.rollout.wording import stage_name
 def evolve(release: Release, decision: Decision, situation: Situation, now: float) -> tuple[Release, tuple[Event, ...]]:
     """The release after `decision`, and what is to be told of it. ValueError for a decision its phase does not know."""
     seen = _with_results(release, situation)
-    noticed = _noticed(release, situation.judgement, now)
+    noticed = (*_checked(release, situation, now), *_noticed(release, situation.judgement, now))
     if decision.kind is DecisionKind.HOLD:
         return replace(seen, reason=decision.why), noticed
     after = _moved(seen, decision, situation.table_version + 1, now)
@@ -119,6 +119,11 @@ def credit(release: Release, report: IntervalReport, gateways: int) -> Release:
 
 def _with_results(release: Release, situation: Situation) -> Release:
     """With what became known: the checks and the revisions they bind it to, the newest judgement."""
+    if release.phase is Phase.CHECKING and situation.checks is None and situation.ended_checks:
+        # A controller that took over begins the checks anew: what an earlier one found stands until it is found again.
+        ended = {result.check for result in situation.ended_checks}
+        before = (result for result in release.checks or () if result.check not in ended)
+        release = replace(release, checks=(*situation.ended_checks, *before))
     if release.phase in UNBOUND and situation.checks is not None:
         report = situation.checks
         # What serves already stays what it is, address and name; the checks have only confirmed it.
@@ -134,6 +139,18 @@ def told(release: Release, now: float, by: str = "graylift") -> Event:
     """The event that says where the release has got to."""
     where = f"{stage_name(release)}: " if release.phase in ON_TRAFFIC else ""
     return Event(now, release.service, release.id, release.phase.value, f"{where}{release.reason}", by)
+
+
+def _checked(release: Release, situation: Situation, now: float) -> tuple[Event, ...]:
+    """The pre-release checks that have ended since the last look."""
+    if release.phase is not Phase.CHECKING:
+        return ()
+    results: tuple[CheckResult, ...] = situation.ended_checks if situation.checks is None else situation.checks.results
+    return tuple(
+        Event(now, release.service, release.id, "CHECK", f"{result.check} {result.outcome.value}: {result.sentence}")
+        for result in results
+        if result not in (release.checks or ())
+    )
 
 
 def _noticed(release: Release, judgement: Judgement | None, now: float) -> tuple[Event, ...]:

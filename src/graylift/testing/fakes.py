@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graylift.domain.evidence import IntervalReport, Window
-from graylift.domain.release import CheckReport
+from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.revision import Instance, InstanceState, Revision
 from graylift.domain.routing import GatewayState, RoutingTable
 from graylift.domain.spec import ReleaseSpec
@@ -207,18 +207,22 @@ class FakeChecklist:
     """ports.Checklist: what a test says that checks find; both revisions and a PASS if it says nothing.
 
     errors: raised one after the other, before any report is given
+    early:  told at the beginning, while the others still run
     """
 
     def __init__(self, found: Callable[[ReleaseSpec], CheckReport] = check_report) -> None:
         self.found = found
         self.errors: list[GrayliftError] = []
+        self.early: tuple[CheckResult, ...] = ()
         self.may_end = asyncio.Event()
         self.may_end.set()
         self.begun = 0
         self.cancelled = 0
 
-    async def run(self, spec: ReleaseSpec) -> CheckReport:
+    async def run(self, spec: ReleaseSpec, tell: Callable[[CheckResult], None]) -> CheckReport:
         self.begun += 1
+        for result in self.early:
+            tell(result)
         try:
             await self.may_end.wait()
         except asyncio.CancelledError:

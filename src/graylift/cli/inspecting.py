@@ -1,0 +1,81 @@
+"""`graylift inspect`: what an engine says of itself, whether its bytes are still the ones that were built, and whether
+it may run here. Reads the artefact; loads and runs nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from graylift.cli.installation import installation_from
+from graylift.cli.live import console
+from graylift.cli.passport import document_from_manifest, passport, print_rows
+from graylift.domain.engine import Manifest
+from graylift.engine.artefacts import ArtefactStore, this_machine
+from graylift.engine.vendors import vendor_of
+from graylift.errors import CommandRefused, EngineError
+
+_LEAST_PREFIX = 4
+_LISTED = 10
+
+
+def inspect(target: str, state: Path | None, *, as_json: bool) -> None:
+    """CommandRefused or EngineError if there is no such engine, or a damaged one."""
+    root, digest = found(target, installation_from(state).artefacts)
+    store = ArtefactStore(root)
+    manifest = store.manifest(digest)
+    store.open(digest)
+    folder = root / digest
+    why_not = obstacles(manifest)
+    if as_json:
+        document = {**document_from_manifest(manifest, folder), "runs_here": not why_not, "obstacles": why_not}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return
+    rows = [*passport(manifest, folder), ("runs here", tuple(why_not) or ("yes: its machine and its versions",))]
+    print_rows(console, rows)
+
+
+def found(target: str, artefacts: Path) -> tuple[Path, str]:
+    """(artefact store, digest) of a digest, the beginning of one, or a path of an artefact or of a file in it.
+    CommandRefused if there is none or more than one."""
+    path = Path(target)
+    if path.exists():
+        folder = (path if path.is_dir() else path.parent).absolute()
+        if not (folder / "manifest.json").exists():
+            cure = (
+                f"build it first: graylift build {target}" if path.suffix == ".onnx" else "name a folder that has one"
+            )
+            raise CommandRefused(f"{target} is no engine of an artefact store: no manifest.json beside it; {cure}")
+        return folder.parent, folder.name
+    if not re.fullmatch(rf"[0-9a-f]{{{_LEAST_PREFIX},64}}", target):
+        raise CommandRefused(
+            f"{target!r} is neither a file nor the beginning of a digest ({_LEAST_PREFIX} to 64 hexadecimal digits)"
+        )
+    known = sorted(folder.parent.name for folder in artefacts.glob("*/manifest.json"))
+    meant = [digest for digest in known if digest.startswith(target)]
+    if len(meant) == 1:
+        return artefacts, meant[0]
+    if meant:
+        raise CommandRefused(f"{len(meant)} engines begin with {target}: {', '.join(meant)}; write more of it")
+    shown = ", ".join(digest[:12] for digest in known[:_LISTED]) or "none yet: graylift build MODEL.onnx makes one"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    raise CommandRefused(f"no engine in {artefacts} begins with {target}; there are: {shown}{more}")
+
+
+def obstacles(manifest: Manifest) -> list[str]:
+    """Why it may not run on this machine as it is now, each with both sides; none if it may."""
+    why: list[str] = []
+    machine = this_machine()
+    if machine != manifest.machine:
+        why.append(f"it was built for {manifest.machine}; this machine is {machine}: build it again here")
+    try:
+        installed = dict(vendor_of(manifest.runtime).versions())
+    except EngineError as exc:
+        return [*why, str(exc)]
+    why += [
+        f"it was built with {package} {version}; installed is {installed.get(package, 'none')}: build it again"
+        for package, version in manifest.versions
+        if installed.get(package) != version
+    ]
+    return why
