@@ -50,7 +50,7 @@ MISTAKES = [
     ("{onnx: models/v1.onnx}", "{endpoint: https://host:1}", "https://", "http://host:port"),
     ("{onnx: models/v1.onnx}", "{endpoint: http://host:1/v2}", "http://", "no path"),
     ("{onnx: models/v1.onnx}", "{endpoint: 'http://host:1', threads: 1}", "threads", "beside `endpoint`"),
-    ("runtime: onnxruntime", "runtime: tensorrt", "tensorrt", "not supported yet"),
+    ("runtime: onnxruntime", "runtime: openvino", "openvino", "not supported yet"),
     ("runtime: onnxruntime", "runtime: torch", "torch", "known here: onnxruntime"),
     ("runtime: onnxruntime", "precision: fp16", "precision", "not supported yet"),
     ("runtime: onnxruntime", "profiles: []", "profiles", "not supported yet"),

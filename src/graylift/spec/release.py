@@ -68,7 +68,7 @@ _protocol = choice(
 _runtime = choice(
     {runtime.value: runtime for runtime in Runtime},
     dict.fromkeys(
-        ("openvino", "tensorrt", "tensorrt-rtx"),
+        ("openvino",),
         "write onnxruntime, or start a server with that runtime yourself and name it by `endpoint`",
     ),
 )
