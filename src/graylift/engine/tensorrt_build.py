@@ -14,7 +14,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graylift.domain.engine import EngineSpec, Interface, Layer, Precision, TensorSpec
 from graylift.engine.progress import Progress, part_of
@@ -30,6 +30,9 @@ from graylift.engine.tensorrt_settings import HardwareCompatibility, Settings
 from graylift.engine.vendors import Compiled
 from graylift.errors import EngineError
 
+if TYPE_CHECKING:
+    import onnx
+
 _DATATYPES = {
     "FLOAT": "FP32",
     "HALF": "FP16",
@@ -39,6 +42,9 @@ _DATATYPES = {
     "BOOL": "BOOL",
     "UINT8": "UINT8",
 }
+
+_DOUBLE = 11
+"""TensorProto.DOUBLE. The parser takes such tensors for FP32."""
 
 
 def compile_engine(
@@ -98,7 +104,7 @@ def check_graph(trt: Any, title: str, spec: EngineSpec) -> None:
     """EngineError for a profile against the graph, or for nodes that the parser does not know. Builds nothing."""
     from graylift.engine.sources import read_model
 
-    check_profiles(spec.onnx, graph_inputs(read_model(Path(spec.onnx)), spec.onnx), spec.profiles)
+    _check_graph_alone(title, read_model(Path(spec.onnx)), spec)
     logger, heard = listener(trt)
     builder = _created(lambda: trt.Builder(logger), title, heard)
     network = builder.create_network(_network_flags(trt))
@@ -127,8 +133,7 @@ def _source(title: str, spec: EngineSpec, scratch: Path) -> Path:
     """The file to parse: the model itself, or a copy in 16 bits."""
     from graylift.engine.sources import read_model
 
-    model = read_model(Path(spec.onnx))
-    check_profiles(spec.onnx, graph_inputs(model, spec.onnx), spec.profiles)
+    _check_graph_alone(title, read_model(Path(spec.onnx)), spec)
     match spec.precision:
         case Precision.FP32:
             return Path(spec.onnx)
@@ -138,6 +143,17 @@ def _source(title: str, spec: EngineSpec, scratch: Path) -> Path:
             return write_in_16_bits(Path(spec.onnx), spec.precision, scratch)
         case _:
             raise EngineError(f"{title} does not lower a model to {spec.precision.value}")
+
+
+def _check_graph_alone(title: str, model: onnx.ModelProto, spec: EngineSpec) -> None:
+    """What can be seen without TensorRT."""
+    check_profiles(spec.onnx, graph_inputs(model, spec.onnx), spec.profiles)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == _DOUBLE:
+            raise EngineError(
+                f"{spec.onnx}: {value.name!r} is of type FP64, of which {title} would silently make FP32; export the "
+                "model in FP32"
+            )
 
 
 def _created(create: Any, title: str, heard: Heard) -> Any:

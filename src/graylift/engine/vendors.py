@@ -5,6 +5,7 @@ A new runtime is a member of `Runtime`, a module beside `onnx_runtime`, and a ca
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
@@ -100,8 +101,5 @@ def engine_file(runtime: Runtime) -> str:
 
 
 def _missing(exc: ImportError, runtime: Runtime, package: str) -> EngineError:
-    return EngineError(
-        f"the runtime {runtime.value} cannot be imported ({exc}); install it with: pip install '{package}'"
-        if "[" in package
-        else f"the runtime {runtime.value} cannot be imported ({exc}); install it with: pip install {package}"
-    )
+    quoted = shlex.quote(package)  # a shell would take brackets for a pattern
+    return EngineError(f"the runtime {runtime.value} cannot be imported ({exc}); install it with: pip install {quoted}")
