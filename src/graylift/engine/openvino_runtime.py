@@ -295,15 +295,16 @@ def _tensor_specs(ports: Sequence[Any], kind: str, source: Path) -> tuple[Tensor
 
 def _not_converted(source: Path, exc: BaseException) -> str:
     """The operators that the runtime cannot compute, and the way out."""
-    text = str(exc)
-    unknown = re.search(r"No conversion rule found for operations: (.+)", text)
-    failed = re.search(r"Conversion is failed for: (.+)", text)
-    found = [match[1].strip() for match in (unknown, failed) if match]
-    inside = " (in a branch of an If, whose shapes it does not know)" if re.search(r"Node\(\w+\): If_", text) else ""
-    what = f"operators {', '.join(found)}{inside}" if found else _sentence(exc)
+    lists = re.findall(r"(?:No conversion rule found for operations|Conversion is failed for): (.+)", str(exc))
+    # Written with the version of the operator set, as in Conv-16.
+    operators = sorted({re.sub(r"-\d+$", "", name) for found in lists for name in found.strip().split(", ")})
+    inside = re.search(r"Node\(\w+\): If_", str(exc)) is not None
+    what = f"it lacks {', '.join(operators)}" if operators else _sentence(exc)
+    where = " as they stand in a branch of an If, where it does not know the shapes" if inside else ""
+    way_out = "a variant of the model without If" if inside else "the model without them"
     return (
-        f"{source}: OpenVINO {_VERSION} cannot compute it: {what}; serve it with the runtime onnxruntime, "
-        "or export a variant of the model without them"
+        f"{source}: OpenVINO {_VERSION} cannot compute this model: {what}{where}; serve it with the runtime "
+        f"onnxruntime, or export {way_out if operators else 'it anew'}"
     )
 
 
