@@ -54,7 +54,7 @@ def _inputs(model: onnx.ModelProto) -> Mapping[str, onnx.ValueInfoProto]:
 
 def _arrays(file: Path) -> dict[str, Tensor]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as exc:
         raise EngineError(f"{file} does not exist; it was named as calibration data") from exc

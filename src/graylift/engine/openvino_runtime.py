@@ -218,7 +218,12 @@ def _write(model: Any, destination: Path) -> None:
     """Graph and weights, through two files that are gone afterwards, into one archive."""
     graph, weights = destination.with_suffix(".xml"), destination.with_suffix(".bin")
     try:
-        ov.serialize(model, graph, weights)
+        try:
+            ov.serialize(model, graph, weights)
+        except RuntimeError as exc:
+            raise EngineError(
+                f"OpenVINO cannot write the engine into {destination.parent} (is the disk full?); nothing was kept"
+            ) from exc
         with zipfile.ZipFile(destination, "w", zipfile.ZIP_STORED) as archive:
             for name, file in (("model.bin", weights), ("model.xml", graph)):
                 entry = zipfile.ZipInfo(name)  # of a fixed date: equal builds shall have equal bytes
