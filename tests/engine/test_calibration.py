@@ -94,7 +94,7 @@ def test_data_that_are_not_there_are_named(model: Path, tmp_path: Path) -> None:
 def test_int8_without_data_and_data_without_int8_are_refused(model: Path, tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path / "artefacts")
     file = saved(tmp_path / "samples.npz", **GOOD)
-    with pytest.raises(EngineError, match="int8 needs calibration data.*without any there is int8-dynamic"):
+    with pytest.raises(EngineError, match=r"int8 needs calibration data.*without any there is int8-dynamic"):
         store.build(EngineSpec(str(model), Runtime.ONNXRUNTIME, precision=Precision.INT8))
     with pytest.raises(EngineError, match="calibration data are for int8 alone; leave them out of fp32"):
         store.build(EngineSpec(str(model), Runtime.ONNXRUNTIME, calibration=str(file)))

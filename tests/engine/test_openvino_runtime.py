@@ -61,7 +61,7 @@ def test_every_datatype_of_numbers_goes_in_and_comes_out_unchanged(tmp_path: Pat
 
 
 def test_texts_are_refused_before_the_runtime_sees_them(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="'x' is a tensor of texts.*serve the model with the runtime onnxruntime"):
+    with pytest.raises(EngineError, match=r"'x' is a tensor of texts.*serve the model with the runtime onnxruntime"):
         loaded(tiny_models.identity(tmp_path / "identity.onnx", "BYTES"))
 
 

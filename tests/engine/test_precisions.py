@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 from onnx import TensorProto, helper, numpy_helper
 
-from graylift.demo import minilm
+from graylift.demo import containers, minilm
 from graylift.demo.models import Package, PackagedFile, default_cache, fetch
 from graylift.domain.engine import EngineSpec, Interface, Precision, Runtime
 from graylift.engine import openvino_runtime
@@ -74,13 +74,12 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
     (magika,) = fetch(MAGIKA, default_cache(), lambda _: None)
     (pp_ocr,) = fetch(PP_OCR, default_cache(), lambda _: None)
     tokens = chance.integers(0, 257, (24, 2048)).astype(np.int32)
-    # Blocks of light and dark, as large as strokes: noise alone would say little to a reader of letters.
-    strokes = np.repeat(np.repeat(chance.choice([-1, 1], (24, 3, 8, 20)), 6, axis=2), 8, axis=3).astype(np.float32)
+    images = np.stack([containers.render(containers.draw_number(chance), chance) for _ in range(24)])
     ids = chance.integers(1000, 30000, (24, 8))
     ids[: len(SENTENCES)] = SENTENCES
     found = {
         "magika": (magika, {"bytes": tokens}),
-        "pp-ocr": (pp_ocr, {"x": strokes}),
+        "pp-ocr": (pp_ocr, {"x": images}),
         "minilm": (
             minilm.fetch_model(default_cache(), folder / "minilm.onnx", lambda _: None),
             {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": np.zeros_like(ids)},
@@ -133,21 +132,29 @@ def test_both_runtimes_give_the_same_answers_in_fp32(name: str, answer: Callable
     assert least_cosine(ours, reference) > 0.999999
 
 
-@each_subject
-def test_bf16_differs_from_fp32_and_comes_close(name: str, answer: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize(("name", "close"), [("magika", 0.9999), ("pp-ocr", 0.99), ("minilm", 0.9999)])
+def test_bf16_differs_from_fp32_and_comes_close(name: str, close: float, answer: Callable[..., Tensor]) -> None:
     if Precision.BF16 not in openvino_runtime._precisions():
         pytest.skip("this processor has no bfloat16")
     lower, reference = (answer(name, Runtime.OPENVINO, precision) for precision in (Precision.BF16, Precision.FP32))
     assert np.abs(lower - reference).max() > 1e-4
-    assert least_cosine(lower, reference) > 0.999
+    assert least_cosine(lower, reference) > close
 
 
-@each_subject
 @each_runtime
 @pytest.mark.parametrize(
-    ("precision", "close"),
-    [(Precision.FP16, 0.9999), (Precision.INT8, 0.95), (Precision.INT8_DYNAMIC, 0.95), (Precision.INT4_WEIGHTS, 0.97)],
-    ids=lambda value: value.value if isinstance(value, Precision) else "",
+    ("name", "precision", "close"),
+    [
+        ("magika", Precision.FP16, 0.9999),
+        ("magika", Precision.INT8, 0.99),
+        ("magika", Precision.INT8_DYNAMIC, 0.99),
+        ("pp-ocr", Precision.FP16, 0.999),
+        ("pp-ocr", Precision.INT8, 0.9),
+        ("minilm", Precision.INT8, 0.98),
+        ("minilm", Precision.INT8_DYNAMIC, 0.98),
+        ("minilm", Precision.INT4_WEIGHTS, 0.95),
+    ],
+    ids=lambda value: value.value if isinstance(value, Precision) else str(value),
 )
 def test_lower_precisions_differ_and_come_close(
     name: str, runtime: Runtime, precision: Precision, close: float, answer: Callable[..., Tensor]

@@ -66,16 +66,16 @@ def tensors_from_safetensors(file: Path) -> dict[str, Array]:
     try:
         contents = json.loads(content[8:begin])
         contents.pop("__metadata__", None)
-        return {
-            name: np.frombuffer(content[begin:][slice(*entry["data_offsets"])], _DTYPES[entry["dtype"]]).reshape(
-                entry["shape"]
-            )
-            for name, entry in contents.items()
-        }
+        tensors: dict[str, Array] = {}
+        for name, entry in contents.items():
+            first, end = entry["data_offsets"]
+            numbers = np.frombuffer(memoryview(content)[begin + first : begin + end], _DTYPES[entry["dtype"]])
+            tensors[name] = numbers.reshape(entry["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise GrayliftError(
             f"{file} cannot be read as safetensors of {', '.join(_DTYPES)}: {type(error).__name__}: {error}"
         ) from error
+    return tensors
 
 
 def encoder(tensors: Mapping[str, Array]) -> onnx.ModelProto:

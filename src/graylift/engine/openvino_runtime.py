@@ -96,6 +96,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path) -> Interface:
     check_profiles(spec.onnx, interface, spec.profiles)
     try:
         _restrict(model, spec.profiles)
+        _name_anew(model)
         model.set_rt_info(build_key, ["graylift", "build"])
         _write(model, destination)
         _compiled(core, destination, spec.precision, spec.threads, 1)
@@ -212,6 +213,13 @@ def _restrict(model: Any, profiles: Sequence[Profile]) -> None:
                 for name, dimensions in bounds.items()
             }
         )
+
+
+def _name_anew(model: Any) -> None:
+    """Nodes that the runtime made are numbered as they were made in this process; equal builds shall be equal."""
+    for number, node in enumerate(model.get_ordered_ops()):
+        if re.fullmatch(rf"{re.escape(node.get_type_name())}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}#{number}")
 
 
 def _write(model: Any, destination: Path) -> None:

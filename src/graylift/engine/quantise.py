@@ -101,8 +101,15 @@ def _int8(source: Path, calibration: Path) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=_HEAVY,
-            # Scales per channel break the tool's widening of scales for tiny biases; the biases stay in FP32 instead.
-            extra_options={"QDQDisableWeightAdjustForInt32Bias": True, "QuantizeBias": False},
+            extra_options={
+                # Scales per channel break the tool's widening of scales for tiny biases; biases stay in FP32 instead.
+                "QDQDisableWeightAdjustForInt32Bias": True,
+                "QuantizeBias": False,
+                # What goes into a heavy operator is in 8 bits, and its weights are; rounding what comes out, or
+                # products of two activations as in attention, costs accuracy and saves next to nothing.
+                "OpTypesToExcludeOutputQuantization": _HEAVY,
+                "MatMulConstBOnly": True,
+            },
         )
         return onnx.load(goal)
 
