@@ -11,7 +11,8 @@ load anyway, so there is no model cache either.
 
 Two things of this runtime are pinned, since by themselves they change results silently: the precision (on processors
 that have bfloat16 it would be used for FP32 models) and dynamic quantisation of activations. What it does differently
-from ONNX Runtime and cannot be changed: an index outside of a table gives zeros, not an error.
+from ONNX Runtime and cannot be changed: an index outside of a table gives zeros, not an error. INT8_DYNAMIC makes an
+engine smaller here, but not faster: the runtime computes the graph's own quantisation step by step.
 """
 
 # What comes from the vendor is unknown to the type checker, and given a type at once here.
@@ -131,9 +132,8 @@ class OpenVinoRunner:
             self._requests.put(request)
         self._interface = manifest.interface
         self._profiles = manifest.profiles
-        self._weights: Tensor | None = (
-            weights  # mapped: whatever is compiled from them may read them as long as it runs
-        )
+        # What was compiled may go on reading the mapped weights as long as it runs.
+        self._weights: Tensor | None = weights
 
     @property
     def interface(self) -> Interface:
