@@ -111,11 +111,11 @@ def worker(kind: str, file: str, digest: str, inputs: str, threads: int) -> None
 
 
 def timed(infer: Infer, batch: Inputs, seconds: float) -> list[float]:
-    for _ in range(3):
+    for _ in range(2):
         infer(batch)
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
+    while len(times) < 3 or time.perf_counter() < end:
         began = time.perf_counter()
         infer(batch)
         times.append(time.perf_counter() - began)
