@@ -73,6 +73,12 @@ def vendor_of(runtime: Runtime) -> Vendor:
             except ImportError as exc:
                 raise _missing(exc, runtime, "onnxruntime") from exc
             return onnx_runtime
+        case Runtime.OPENVINO:
+            try:
+                from graylift.engine import openvino_runtime
+            except ImportError as exc:
+                raise _missing(exc, runtime, "graylift[openvino]") from exc
+            return openvino_runtime
         case Runtime.TENSORRT:
             try:
                 from graylift.engine import tensorrt_runtime
@@ -94,6 +100,8 @@ def engine_file(runtime: Runtime) -> str:
     match runtime:
         case Runtime.ONNXRUNTIME:
             return "engine.onnx"
+        case Runtime.OPENVINO:
+            return "engine.ir.zip"
         case Runtime.TENSORRT | Runtime.TENSORRT_RTX:
             return "engine.plan"
         case _:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from graylift.domain.engine import Interface, TensorSpec
+from graylift.domain.engine import Interface, Profile, TensorSpec
 from graylift.engine.runner import Runner
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import DTYPES, Tensor
@@ -49,17 +49,18 @@ def answers(infer: Infer, requests: Sequence[Inputs]) -> list[Answer]:
     return [_alone(infer, request) for request in requests]
 
 
-def objection(runner: Runner, size: int) -> str | None:
+def objection(runner: Runner, size: int, profiles: Sequence[Profile] = ()) -> str | None:
     """Why requests to this model must not be run together, None if they may. Runs it three times.
 
-    size: what dynamic dimensions beside the first are tried with
+    size: what dynamic dimensions beside the first are tried with; where there are profiles, the first one's best
     """
     interface = runner.interface
     for kind, specs in (("input", interface.inputs), ("output", interface.outputs)):
         for spec in specs:
             if spec.shape[:1] != (-1,):
                 return f"{kind} {spec} has no dynamic first dimension"
-    one, other = (_made_up(interface, size, seed) for seed in (1, 2))
+    best = {shape.input: shape.opt for profile in profiles[:1] for shape in profile.shapes}
+    one, other = (_made_up(interface, size, best, seed) for seed in (1, 2))
     try:
         alone = [runner.infer(one), runner.infer(other)]
         apart = _apart(runner.infer(_together([one, other])), [1, 1])
@@ -100,14 +101,17 @@ def _alone(infer: Infer, request: Inputs) -> Answer:
         return exc
 
 
-def _made_up(interface: Interface, size: int, seed: int) -> dict[str, Tensor]:
+def _made_up(interface: Interface, size: int, best: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
     chance = np.random.default_rng(seed)
-    return {spec.name: _tensor(spec, size, chance) for spec in interface.inputs}
+    sizes = {
+        spec.name: best.get(spec.name, tuple(size if dim < 0 else dim for dim in spec.shape))
+        for spec in interface.inputs
+    }
+    return {spec.name: _tensor(spec, (1, *sizes[spec.name][1:]), chance) for spec in interface.inputs}
 
 
-def _tensor(spec: TensorSpec, size: int, chance: np.random.Generator) -> Tensor:
+def _tensor(spec: TensorSpec, shape: tuple[int, ...], chance: np.random.Generator) -> Tensor:
     """Small whole numbers for integers, so that they are in range for most vocabularies."""
-    shape = (1, *(size if dim < 0 else dim for dim in spec.shape[1:]))
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
         return np.full(shape, f"text {chance.integers(10)}".encode(), dtype)
