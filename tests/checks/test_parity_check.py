@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_models
 
+from graylift.checks import trials
 from graylift.checks.build import Built
 from graylift.checks.concurrency import check_concurrency
 from graylift.checks.parity import check_parity
@@ -287,3 +289,24 @@ async def test_several_at_once_get_what_each_gets_alone(bench: Bench) -> None:
     )
     assert (await bench.concurrency(elsewhere("v2"), ConcurrencyCheck(2))).outcome is CheckOutcome.SKIPPED
     assert (await bench.concurrency(side, Skip("slow"))).sentence == "not run: slow"
+
+
+MIXED_UP = """
+import sys
+import graylift.engine.trial as trial
+at_once = trial._at_once
+trial._at_once = lambda *given: at_once(*given)[::-1]  # each context gets what another one asked for
+from graylift.engine.__main__ import main
+sys.exit(main())
+"""
+
+
+async def test_answers_that_are_mixed_up_at_once_are_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = bench.side("v2", OnnxModel(str(tiny_models.affine(bench.folder / "m.onnx", bias=0.5)), profiles=FIXED))
+    monkeypatch.setattr(trials, "ENGINE", (sys.executable, "-c", MIXED_UP))
+    result = await bench.concurrency(side, ConcurrencyCheck(2))
+    assert result.outcome is CheckOutcome.FAIL, result.sentence
+    assert result.sentence.startswith("v2 answers 2 at once otherwise than one after the other, not bit by bit: 'y' ")
+
+
+FIXED = (Profile((ProfileShape("x", (2, 4), (2, 4), (2, 4)),)),)

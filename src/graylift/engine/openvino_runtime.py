@@ -101,6 +101,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, prog
         raise EngineError(_not_converted(source, exc)) from exc
     interface = Interface(_tensor_specs(model.inputs, "input", source), _tensor_specs(model.outputs, "output", source))
     check_profiles(spec.onnx, interface, spec.profiles)
+    progress("compiling the model", 0.4)
     try:
         _restrict(model, spec.profiles)
         _name_anew(model)
