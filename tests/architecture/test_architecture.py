@@ -19,6 +19,7 @@ class Absent(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Absent())
 import graylift
 names = [m.name for m in pkgutil.walk_packages(graylift.__path__, "graylift.") if not m.name.endswith("__main__")]
+names.remove("graylift.engine.openvino_runtime")
 names.remove("graylift.engine.onnx_runtime")  # to import it is to activate its runtime; engine/vendors.py does
 for name in names:
     importlib.import_module(name)

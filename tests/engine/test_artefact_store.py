@@ -13,15 +13,17 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_models
 
-from graylift.domain.engine import EngineSpec, Manifest, Runtime
+from graylift.domain.engine import EngineSpec, Manifest, Precision, Profile, ProfileShape, Runtime
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import load
+from graylift.engine.vendors import engine_file
 from graylift.errors import EngineError
 
 
@@ -35,15 +37,20 @@ def model(tmp_path: Path) -> Path:
     return tiny_models.affine(tmp_path / "affine.onnx")
 
 
-def build(store: ArtefactStore, file: Path, threads: int = 1) -> Manifest:
-    return store.build(EngineSpec(str(file), Runtime.ONNXRUNTIME, threads))
+each_runtime = pytest.mark.parametrize("runtime", [Runtime.ONNXRUNTIME, Runtime.OPENVINO], ids=lambda r: r.value)
 
 
-def test_an_artefact_is_named_by_the_digest_of_its_bytes(store: ArtefactStore, model: Path) -> None:
-    manifest = build(store, model)
+def build(store: ArtefactStore, file: Path, threads: int = 1, runtime: Runtime = Runtime.ONNXRUNTIME) -> Manifest:
+    return store.build(EngineSpec(str(file), runtime, threads))
+
+
+@each_runtime
+def test_an_artefact_is_named_by_the_digest_of_its_bytes(store: ArtefactStore, model: Path, runtime: Runtime) -> None:
+    manifest = build(store, model, runtime=runtime)
     engine = store.open(manifest.digest)
     assert hashlib.sha256(engine.read_bytes()).hexdigest() == manifest.digest == engine.parent.name
     assert manifest.size_bytes == engine.stat().st_size
+    assert sorted(file.name for file in engine.parent.iterdir()) == sorted([engine.name, "manifest.json"])
 
 
 def test_the_manifest_names_sources_options_versions_machine_and_interface(store: ArtefactStore, model: Path) -> None:
@@ -63,19 +70,31 @@ def test_the_same_build_is_found_and_not_repeated(store: ArtefactStore, model: P
     assert build(store, model) == build(store, copy) == first  # built_at_s included
 
 
-def test_what_shapes_the_build_changes_the_digest(store: ArtefactStore, model: Path, tmp_path: Path) -> None:
+@each_runtime
+def test_what_shapes_the_build_changes_the_digest(
+    store: ArtefactStore, model: Path, tmp_path: Path, runtime: Runtime
+) -> None:
     other_model = tiny_models.affine(tmp_path / "other.onnx", bias=2.0)
-    digests = {build(store, model).digest, build(store, model, threads=2).digest, build(store, other_model).digest}
-    assert len(digests) == 3
+    specs = [EngineSpec(str(model), runtime), EngineSpec(str(model), runtime, 2), EngineSpec(str(other_model), runtime)]
+    specs += [replace(specs[0], precision=Precision.FP16), replace(specs[0], profiles=(batches(1, 4),))]
+    specs += [replace(specs[0], profiles=(batches(1, 8),))]
+    assert len({store.build(spec).digest for spec in specs}) == 6
 
 
-def test_external_data_belongs_to_the_sources_and_goes_into_the_engine(store: ArtefactStore, tmp_path: Path) -> None:
+def batches(smallest: int, largest: int) -> Profile:
+    return Profile((ProfileShape("x", (smallest, 4), (smallest, 4), (largest, 4)),))
+
+
+@each_runtime
+def test_external_data_belongs_to_the_sources_and_goes_into_the_engine(
+    store: ArtefactStore, tmp_path: Path, runtime: Runtime
+) -> None:
     folder = tmp_path / "external"
     folder.mkdir()
-    first = build(store, tiny_models.with_external_data(folder / "model.onnx", weight=3.0))
+    first = build(store, tiny_models.with_external_data(folder / "model.onnx", weight=3.0), runtime=runtime)
     assert [name for name, _ in first.sources] == ["model.onnx", "weights.bin"]
     (folder / "weights.bin").write_bytes(np.full(4, 5.0, np.float32).tobytes())
-    second = build(store, folder / "model.onnx")
+    second = build(store, folder / "model.onnx", runtime=runtime)
     assert second.digest != first.digest
     shutil.rmtree(folder)
     for manifest, weight in ((first, 3.0), (second, 5.0)):
@@ -122,13 +141,16 @@ def test_a_file_that_is_no_model_is_refused(
         build(store, file)
 
 
-def test_a_truncated_model_is_refused_wherever_it_was_cut(store: ArtefactStore, model: Path, tmp_path: Path) -> None:
+@each_runtime
+def test_a_truncated_model_is_refused_wherever_it_was_cut(
+    store: ArtefactStore, model: Path, tmp_path: Path, runtime: Runtime
+) -> None:
     whole = model.read_bytes()
     file = tmp_path / "cut.onnx"
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
         with pytest.raises(EngineError, match=r"cut\.onnx"):
-            build(store, file)
+            build(store, file, runtime=runtime)
 
 
 def test_a_model_that_is_not_there_is_named(store: ArtefactStore, tmp_path: Path) -> None:
@@ -156,13 +178,29 @@ def test_no_threads_are_refused(store: ArtefactStore, model: Path) -> None:
         build(store, model, threads=0)
 
 
-def test_a_damaged_engine_is_not_opened_and_a_new_build_mends_it(store: ArtefactStore, model: Path) -> None:
-    manifest = build(store, model)
+@each_runtime
+def test_a_damaged_engine_is_not_opened_and_a_new_build_mends_it(
+    store: ArtefactStore, model: Path, runtime: Runtime
+) -> None:
+    manifest = build(store, model, runtime=runtime)
     engine = store.open(manifest.digest)
     engine.write_bytes(engine.read_bytes()[:-1] + b"!")
     with pytest.raises(EngineError, match=r"is damaged: its bytes have digest .* build it again"):
         store.open(manifest.digest)
-    assert store.open(build(store, model).digest)
+    assert store.open(build(store, model, runtime=runtime).digest)
+
+
+@each_runtime
+def test_an_engine_of_another_version_of_the_runtime_is_refused_before_it_is_loaded(
+    store: ArtefactStore, model: Path, runtime: Runtime
+) -> None:
+    manifest = build(store, model, runtime=runtime)
+    passport = store.open(manifest.digest).with_name("manifest.json")
+    installed = dict(manifest.versions)[runtime.value]
+    passport.write_text(passport.read_text().replace(f'"{installed}"', '"0.9.1"'))
+    cure = f"install {runtime.value}==0.9.1, or build it again"
+    with pytest.raises(EngineError, match=f"built with {runtime.value} 0.9.1, but {installed} is installed; {cure}"):
+        load(store, manifest.digest)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"digest": 1}'])
@@ -185,8 +223,11 @@ def test_an_artefact_that_was_never_built_is_said_to_be_missing(store: ArtefactS
         store.open("0" * 64)
 
 
-def test_what_a_killed_build_leaves_is_in_nobodys_way(store: ArtefactStore, model: Path, tmp_path: Path) -> None:
-    manifest = build(store, model)
+@each_runtime
+def test_what_a_killed_build_leaves_is_in_nobodys_way(
+    store: ArtefactStore, model: Path, tmp_path: Path, runtime: Runtime
+) -> None:
+    manifest = build(store, model, runtime=runtime)
     artefacts = tmp_path / "artefacts"
     (pointer,) = (file for file in (artefacts / "builds").iterdir() if file.suffix == "")
 
@@ -195,23 +236,23 @@ def test_what_a_killed_build_leaves_is_in_nobodys_way(store: ArtefactStore, mode
     pointer.unlink()
     part = pointer.with_suffix(".part")
     part.mkdir()
-    (part / "engine.onnx").write_bytes(b"half")
-    assert store.open(build(store, model).digest)
+    (part / engine_file(runtime)).write_bytes(b"half")
+    assert store.open(build(store, model, runtime=runtime).digest)
     assert not part.exists()
 
     # killed after the artefact was in place, before it was pointed to
     pointer.unlink()
     pointer.with_suffix(".new").write_text("half")
-    assert store.open(build(store, model).digest)
+    assert store.open(build(store, model, runtime=runtime).digest)
 
     # somebody removed the artefact
     shutil.rmtree(artefacts / manifest.digest)
-    assert store.open(build(store, model).digest)
+    assert store.open(build(store, model, runtime=runtime).digest)
 
 
-def command(artefacts: Path, model: Path) -> list[str]:
+def command(artefacts: Path, model: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> list[str]:
     return [sys.executable, "-m", "graylift.engine", "build", "--artefacts", str(artefacts), "--onnx", str(model),
-            "--runtime", "onnxruntime", "--threads", "1"]  # fmt: skip
+            "--runtime", runtime.value, "--threads", "1"]  # fmt: skip
 
 
 @contextmanager
@@ -227,9 +268,12 @@ def held_up_build(artefacts: Path, model: Path, key: str) -> Generator[subproces
 
 
 @pytest.mark.real
-def test_of_two_builds_at_once_one_builds_and_both_get_it(model: Path, tmp_path: Path) -> None:
+@each_runtime
+def test_of_two_builds_at_once_one_builds_and_both_get_it(model: Path, tmp_path: Path, runtime: Runtime) -> None:
     started = [
-        subprocess.Popen(command(tmp_path / "artefacts", model), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            command(tmp_path / "artefacts", model, runtime), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         for _ in range(3)
     ]
     results = [process.communicate(timeout=60) for process in started]
@@ -281,18 +325,21 @@ def test_the_build_command_says_in_one_sentence_why_it_cannot(tmp_path: Path) ->
 
 
 @pytest.mark.real
-def test_a_full_disk_leaves_no_half_artefact(tmp_path: Path) -> None:
+@each_runtime
+@pytest.mark.parametrize("limit", [0, 20_000, 300_000], ids=lambda limit: f"after {limit} bytes")
+def test_a_full_disk_leaves_no_half_artefact(tmp_path: Path, runtime: Runtime, limit: int) -> None:
     model = tiny_models.lookup(tmp_path / "lookup.onnx", rows=50_000)  # 400 kB
     artefacts = tmp_path / "artefacts"
     ended = subprocess.run(
-        command(artefacts, model),
+        command(artefacts, model, runtime),
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert ended.returncode == 2, ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+    assert "nothing was kept" in ended.stderr or runtime is Runtime.ONNXRUNTIME
     assert {file.suffix for file in (artefacts / "builds").iterdir()} == {".lock"}
     assert [folder.name for folder in artefacts.iterdir()] == ["builds"]
-    assert build(ArtefactStore(artefacts), model)
+    assert build(ArtefactStore(artefacts), model, runtime=runtime)

@@ -18,6 +18,7 @@ from graylift.protocols.datatypes import Tensor
 from graylift.serve.app import App, Stage
 from graylift.serve.line import Line
 from graylift.serve.model import served_model
+from graylift.serve.shapes import MOST, ShapeCounts
 
 INTERFACE = Interface((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
 DOCUMENT = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}).encode()
@@ -215,3 +216,22 @@ def test_two_tensors_are_not_served_under_one_name() -> None:
 def test_a_served_model_gives_each_tensor_to_its_own_name(echo: Echo) -> None:
     model = served_model(echo, "fake", [TensorName("in", "x")], [TensorName("out", "y")])
     assert model.infer({"in": np.float32([5])})["out"].tolist() == [5]
+
+
+async def test_the_shapes_of_answered_requests_are_counted_under_the_models_own_names(app: App) -> None:
+    app.model = served_model(Echo(), "fake", (TensorName("served", "x"),), ())
+    body = DOCUMENT.replace(b'"x"', b'"served"')
+    for _ in range(2):
+        assert (await Exchange(app).body(body).answer())[0] == 200
+    assert (await Exchange(app).body(DOCUMENT).answer())[0] == 400
+    answer = await Exchange(app, path="/v2/models/tiny/shapes", method="GET").body(b"").answer()
+    assert answer == (200, {"shapes": [{"inputs": {"x": [1]}, "count": 2}], "others": 0})
+
+
+def test_shapes_beyond_those_that_are_told_apart_are_counted_together() -> None:
+    counts = ShapeCounts()
+    for size in (*range(MOST + 5), 3):
+        counts.add({"x": np.zeros((size,))}, {"x": "own"})
+    document = json.loads(counts.document())
+    assert (len(document["shapes"]), document["others"]) == (MOST, 5)
+    assert document["shapes"][0] == {"inputs": {"own": [3]}, "count": 2}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from graylift.checks.samples import VOCABULARIES, Point, batch_of, draws_integers, given, made_up, points_of
+from graylift.checks.samples import VOCABULARIES, Point, batch_of, draws_integers, given, largest, made_up, points_of
 from graylift.checks.trials import answers_of_source
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Manifest
@@ -110,10 +110,13 @@ async def _vocabulary(
     """The largest range of integers that the source takes at the smallest point, and what to tell of that."""
     if not draws_integers(manifest.interface):
         return 1, []
-    cases = [made_up(manifest.interface, point, vocabulary) for vocabulary in VOCABULARIES]
+    # The end of a range, because a few numbers drawn from it may all be small; and drawn ones, because a model may
+    # refuse one in the middle.
+    cases = [make(manifest.interface, point, vocabulary) for make in (largest, made_up) for vocabulary in VOCABULARIES]
     answers = await answers_of_source(workplace, model.onnx, manifest, cases)
-    for vocabulary, answer in zip(VOCABULARIES, answers, strict=True):
-        if _is_sound(answer):
+    ends, drawn = answers[: len(VOCABULARIES)], answers[len(VOCABULARIES) :]
+    for vocabulary, *both in zip(VOCABULARIES, ends, drawn, strict=True):
+        if all(map(_is_sound, both)):
             return vocabulary, [f"made-up integers are from 0 to {vocabulary - 1}: the source takes those"]
     return None, [f"no made-up input is one for its source ({point.label}): {answers[-1].failure or 'NaN'}"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,9 +61,18 @@ def made_up(interface: Interface, point: Point, vocabulary: int, draw: int = 0) 
     }
 
 
+def largest(interface: Interface, point: Point, vocabulary: int) -> dict[str, Tensor]:
+    """The same with every integer at the upper end of its range: if a model takes that, it takes what is drawn."""
+    case = made_up(interface, point, vocabulary)
+    for spec in interface.inputs:
+        if _is_drawn_integer(spec):
+            case[spec.name].fill(_end(DTYPES[spec.datatype], vocabulary) - 1)
+    return case
+
+
 def draws_integers(interface: Interface) -> bool:
     """Do the made-up inputs depend on the vocabulary?"""
-    return any(DTYPES[spec.datatype].kind in "iu" and _fixed(spec.name) is None for spec in interface.inputs)
+    return any(map(_is_drawn_integer, interface.inputs))
 
 
 def given(
@@ -157,6 +167,14 @@ def _fixed(name: str) -> str | None:
     return next((kind for kind in ("mask", "position", "token_type", "segment") if kind in lower), None)
 
 
+def _is_drawn_integer(spec: TensorSpec) -> bool:
+    return DTYPES[spec.datatype].kind in "iu" and _fixed(spec.name) is None
+
+
+def _end(dtype: np.dtype[Any], vocabulary: int) -> int:
+    return min(vocabulary, int(np.iinfo(dtype).max) + 1)
+
+
 def _drawn(spec: TensorSpec, shape: tuple[int, ...], vocabulary: int, chance: np.random.Generator) -> Tensor:
     dtype = DTYPES[spec.datatype]
     match _fixed(spec.name):
@@ -178,4 +196,4 @@ def _drawn(spec: TensorSpec, shape: tuple[int, ...], vocabulary: int, chance: np
             words[:] = [b"sample %d" % number for number in chance.integers(0, 1000, len(words))]
             return words.reshape(shape)
         case _:
-            return chance.integers(0, min(vocabulary, int(np.iinfo(dtype).max) + 1), shape).astype(dtype)
+            return chance.integers(0, _end(dtype, vocabulary), shape).astype(dtype)

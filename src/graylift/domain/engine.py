@@ -10,6 +10,7 @@ class Runtime(Enum):
     """What executes an engine. A member stands here only once its module works."""
 
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
 
 
 class Precision(Enum):

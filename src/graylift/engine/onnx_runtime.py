@@ -1,4 +1,8 @@
-"""ONNX Runtime on the CPU: the only module that imports it. Reached through `vendors`, never directly."""
+"""ONNX Runtime on the CPU. Reached through `vendors`, never directly; `quantise` alone uses parts of it besides.
+
+16 bits are what it stores, not what it computes with: on most processors it has no kernels for them and converts
+around each operator. An FP16 engine is half as large, and no faster. BF16 it does not have.
+"""
 
 # ONNX Runtime ships no types: what comes from it is unknown to the type checker, and given one at once here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -15,9 +19,10 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, TensorSpec
+from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Precision, Profile, TensorSpec
+from graylift.engine.profiles import check_profiles
 from graylift.engine.progress import Progress
-from graylift.engine.runner import check_inputs
+from graylift.engine.runner import check_inputs, check_version
 from graylift.engine.vendors import Compiled
 from graylift.errors import EngineError, InputError, NotComputable
 from graylift.protocols.datatypes import DTYPES, Tensor
@@ -64,7 +69,13 @@ line about it (severity 3) may hold values of inputs, which must not get into lo
 ort.set_default_logger_severity(_FATAL)
 
 
+_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC, Precision.INT4_WEIGHTS)
+
+
 def options(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
+    from graylift.engine.quantise import check_precision
+
+    check_precision(spec, "ONNX Runtime on a CPU", _PRECISIONS)
     return (("optimization", "extended"), ("threads", str(spec.threads)))
 
 
@@ -82,7 +93,8 @@ def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progres
     """
     import onnx
     from google.protobuf.message import EncodeError
-    from onnx.checker import ValidationError
+
+    from graylift.engine.quantise import lowered
 
     source = Path(spec.onnx)
     progress("optimising the graph", 0.0)
@@ -91,7 +103,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progres
     session_options.optimized_model_filepath = str(destination)
     try:
         # From memory with its external data inside: the runtime would leave that outside, at a path that is not ours.
-        model = onnx.load(source).SerializeToString()
+        model = lowered(spec).SerializeToString()
         session = ort.InferenceSession(model, session_options, providers=["CPUExecutionProvider"])
     except _FAILURES as exc:
         raise EngineError(f"{source}: ONNX Runtime cannot build it: {_sentence(exc)}") from exc
@@ -100,10 +112,9 @@ def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progres
             f"{source}: with its external data it exceeds the 2 GiB that an engine of ONNX Runtime may have; "
             "export it with 16-bit weights, or serve it elsewhere and name it as an endpoint"
         ) from exc
-    except (ValidationError, ValueError) as exc:
-        raise EngineError(f"{source}: cannot be read with its external data: {_sentence(exc)}") from exc
     progress("writing the engine", 0.8)
     interface = Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
+    check_profiles(spec.onnx, interface, spec.profiles)
     optimised = onnx.load(destination)
     _refuse_unknown_rank(optimised.graph.input, interface, source)
     onnx.helper.set_model_props(
@@ -116,13 +127,14 @@ def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progres
 def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
     """The runner of an artefact that `build` wrote. One session serves any number of contexts."""
     del contexts
+    check_version(engine, manifest, "onnxruntime", ort.__version__)
     session_options = _session_options(int(dict(manifest.options)["threads"]))
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:
         session = ort.InferenceSession(str(engine), session_options, providers=["CPUExecutionProvider"])
     except _FAILURES as exc:
         raise EngineError(f"{engine}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
-    return OnnxRuntimeRunner(session, manifest.interface)
+    return OnnxRuntimeRunner(session, manifest.interface, manifest.profiles)
 
 
 def reference(source: Path) -> OnnxRuntimeRunner:
@@ -141,17 +153,18 @@ def reference(source: Path) -> OnnxRuntimeRunner:
 class OnnxRuntimeRunner:
     """A `Runner`. Runs of several callers share the session's pool of threads."""
 
-    def __init__(self, session: Any, interface: Interface) -> None:
+    def __init__(self, session: Any, interface: Interface, profiles: Sequence[Profile] = ()) -> None:
         self._session: Any = session
         self._interface = interface
-        self._output_names = [spec.name for spec in interface.outputs]
+        self._profiles = profiles
+        self._output_names = [spec.name for spec in self._interface.outputs]
 
     @property
     def interface(self) -> Interface:
         return self._interface
 
     def infer(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        check_inputs(self._interface, inputs)
+        check_inputs(self._interface, inputs, self._profiles)
         feeds = {name: _texts_from_bytes(name, tensor) for name, tensor in inputs.items()}
         try:
             outputs = self._session.run(self._output_names, feeds)

@@ -1,12 +1,14 @@
-"""What every engine looks like once it is loaded, and the check of inputs that all of them share."""
+"""What every engine looks like once it is loaded, and the checks that all of them share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from graylift.domain.engine import Interface, TensorSpec
-from graylift.errors import InputError
+from graylift.domain.engine import Interface, Manifest, Profile, TensorSpec
+from graylift.engine.profiles import is_inside, limits
+from graylift.errors import EngineError, InputError
 from graylift.protocols.datatypes import DTYPES, Tensor, datatype_of
 
 
@@ -30,8 +32,8 @@ class Runner(Protocol):
         ...
 
 
-def check_inputs(interface: Interface, inputs: Mapping[str, Tensor]) -> None:
-    """InputError, with the expected and the given, unless `inputs` fit `interface`."""
+def check_inputs(interface: Interface, inputs: Mapping[str, Tensor], profiles: Sequence[Profile] = ()) -> None:
+    """InputError, with the expected and the given, unless `inputs` fit `interface` and, if there are any, a profile."""
     expected = {spec.name: spec for spec in interface.inputs}
     for name in inputs:
         if name not in expected:
@@ -47,6 +49,22 @@ def check_inputs(interface: Interface, inputs: Mapping[str, Tensor]) -> None:
                 f"input {name!r}: expected shape {_shape(spec.shape)}, got {_shape(tensor.shape)}"
                 + (" (? is any size)" if -1 in spec.shape else "")
             )
+    shapes = {name: tensor.shape for name, tensor in inputs.items()}
+    if profiles and not any(is_inside(shapes, profile) for profile in profiles):
+        dynamic = [spec.name for spec in interface.inputs if -1 in spec.shape]
+        given = ", ".join(f"{name} {_shape(shapes[name])}" for name in dynamic or shapes)
+        raise InputError(f"shapes outside what this engine was built for: got {given}; it takes {limits(profiles)}")
+
+
+def check_version(engine: Path, manifest: Manifest, package: str, installed: str) -> None:
+    """EngineError unless the runtime that is installed is the one that built the engine and under which it was checked.
+    To be called before the runtime sees the file: it need not notice, and may crash."""
+    built = dict(manifest.versions).get(package)
+    if built != installed:
+        raise EngineError(
+            f"{engine} was built with {package} {built or 'of an unknown version'}, but {installed} is installed; "
+            f"install {package}=={built}, or build it again: that is another revision, to be checked anew"
+        )
 
 
 def _fits(given: tuple[int, ...], expected: tuple[int, ...]) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx.checker import ValidationError
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from graylift.errors import EngineError
 
@@ -51,6 +52,17 @@ def read_model(model_file: Path) -> onnx.ModelProto:
     if model.ir_version < 1 or not model.graph.output:
         size = model_file.stat().st_size
         raise EngineError(f"{model_file} is no ONNX model ({size} bytes without a graph)")
+    return model
+
+
+def read_whole_model(model_file: Path) -> onnx.ModelProto:
+    """The model with its external data inside. EngineError if they are not what the model says."""
+    model = read_model(model_file)
+    try:
+        load_external_data_for_model(model, str(model_file.parent))
+    except (ValidationError, ValueError, OSError) as exc:
+        why = " ".join(str(exc).split())
+        raise EngineError(f"{model_file}: cannot be read with its external data: {why}") from exc
     return model
 
 

@@ -59,6 +59,12 @@ def vendor_of(runtime: Runtime) -> Vendor:
             except ImportError as exc:
                 raise _missing(exc, "onnxruntime") from exc
             return onnx_runtime
+        case Runtime.OPENVINO:
+            try:
+                from graylift.engine import openvino_runtime
+            except ImportError as exc:
+                raise _missing(exc, "openvino") from exc
+            return openvino_runtime
         case _:
             assert_never(runtime)
 
@@ -68,6 +74,8 @@ def engine_file(runtime: Runtime) -> str:
     match runtime:
         case Runtime.ONNXRUNTIME:
             return "engine.onnx"
+        case Runtime.OPENVINO:
+            return "engine.ir.zip"
         case _:
             assert_never(runtime)
 

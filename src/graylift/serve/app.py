@@ -45,6 +45,7 @@ from graylift.serve.http import (
 )
 from graylift.serve.line import Line, Turn
 from graylift.serve.model import ServedModel
+from graylift.serve.shapes import ShapeCounts
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class App:
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._failures: Counter[str] = Counter()
+        self._shapes = ShapeCounts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"].split("/")[1:]:
@@ -113,6 +115,8 @@ class App:
                 ready = self.stage is Stage.READY
                 document = orjson.dumps({"name": self._service, "ready": ready})
                 await self._get(scope, send, 200 if ready else 503, document)
+            case ["shapes"]:  # not of the protocol: what `graylift profile suggest` goes by
+                await self._get(scope, send, 200, self._shapes.document())
             case []:
                 if self.model is None:
                     await self._error(send, 503, "the model is still loading", _RETRY_AFTER)
@@ -148,6 +152,7 @@ class App:
             outputs = await self._in_turn(turn, self.model, request, receive)
             if outputs is None:
                 return
+            self._shapes.add(request.inputs, self.model.own_inputs)
             reply = body_from_outputs(request, outputs, model=self._service, version=self._version)
         except ProtocolError as exc:
             await self._error(send, exc.status, str(exc))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graylift.domain.engine import Interface, TensorSpec
+from graylift.domain.engine import Interface, Profile, TensorSpec
 from graylift.domain.spec import TensorName
 from graylift.engine.runner import Runner, check_inputs
 from graylift.errors import EngineError
@@ -18,6 +18,7 @@ class ServedModel:
 
     interface: with the served names
     platform:  what runs it, as the metadata say it
+    profiles:  with the served names, too; requests outside all of them are refused
     """
 
     runner: Runner
@@ -25,10 +26,11 @@ class ServedModel:
     interface: Interface
     own_inputs: Mapping[str, str]
     served_outputs: Mapping[str, str]
+    profiles: tuple[Profile, ...] = ()
 
     def infer(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Runner.infer`; messages name the tensors as they are served."""
-        check_inputs(self.interface, inputs)
+        check_inputs(self.interface, inputs, self.profiles)
         outputs = self.runner.infer({self.own_inputs[name]: tensor for name, tensor in inputs.items()})
         return {self.served_outputs[name]: tensor for name, tensor in outputs.items()}
 
@@ -37,7 +39,11 @@ class ServedModel:
 
 
 def served_model(
-    runner: Runner, platform: str, inputs: Sequence[TensorName], outputs: Sequence[TensorName]
+    runner: Runner,
+    platform: str,
+    inputs: Sequence[TensorName],
+    outputs: Sequence[TensorName],
+    profiles: Sequence[Profile] = (),
 ) -> ServedModel:
     """Tensors that are not renamed keep their own name. EngineError if a renaming does not fit the model."""
     served_inputs = _served_names("input", runner.interface.inputs, inputs)
@@ -51,6 +57,10 @@ def served_model(
         ),
         own_inputs={served: own for own, served in served_inputs.items()},
         served_outputs=served_outputs,
+        profiles=tuple(
+            Profile(tuple(replace(shape, input=served_inputs[shape.input]) for shape in profile.shapes))
+            for profile in profiles
+        ),
     )
 
 

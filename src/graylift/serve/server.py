@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import uvicorn
 import uvloop
@@ -106,7 +107,7 @@ class _Process:
             ", ".join(map(str, model.interface.outputs)),
             time.monotonic() - began,
         )
-        warmed = await loop.run_in_executor(self._pool, warm, model)
+        warmed = await loop.run_in_executor(self._pool, partial(warm, model, profiles=model.profiles))
         if warmed.problem is None:
             log.info(
                 "warmed: %d runs, first %.1f ms, last %.1f ms", warmed.runs, warmed.first_s * 1e3, warmed.last_s * 1e3
@@ -160,7 +161,8 @@ def _loaded(options: Options) -> ServedModel:
     """Runs in a context's thread: the runtime is imported here, and a large engine takes a while."""
     store = ArtefactStore(options.artefacts)
     runner = load(store, options.artefact, options.contexts)
-    return served_model(runner, store.manifest(options.artefact).runtime.value, options.inputs, options.outputs)
+    manifest = store.manifest(options.artefact)
+    return served_model(runner, manifest.runtime.value, options.inputs, options.outputs, manifest.profiles)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graylift.domain.engine import Interface, TensorSpec
+from graylift.domain.engine import Interface, Profile, TensorSpec
 from graylift.engine.runner import Runner
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import DTYPES, Tensor
@@ -32,28 +32,46 @@ class WarmUp:
     problem: str | None
 
 
-def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter) -> WarmUp:
+def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter, profiles: Sequence[Profile] = ()) -> WarmUp:
     """Run on made-up inputs (zeros and empty strings) until the times settle; then so with a larger batch, where the
-    first dimensions are dynamic. Bounded in runs and time. A failure is reported, not raised: zeros may be no input
-    for this model, and real ones fine.
+    first dimensions are dynamic, or with each shape of the engine's profiles if it has any. Bounded in runs and time.
+    A failure is reported, not raised: zeros may be no input for this model, and real ones fine.
     """
     began = clock()
-    size, durations, problem = _first_run(runner, clock)
-    if problem is not None:
-        return WarmUp(0, 0.0, 0.0, problem)
-    batches = (1, _BATCH) if any(spec.shape[:1] == (-1,) for spec in runner.interface.inputs) else (1,)
-    for batch in batches:
-        inputs = made_up_inputs(runner.interface, batch, size)
+    durations: list[float] = []
+    if profiles:
+        series = profile_inputs(runner.interface, profiles)
+    else:
+        size, durations, problem = _first_run(runner, clock)
+        if problem is not None:
+            return _warmed([], problem)
+        batches = (1, _BATCH) if any(spec.shape[:1] == (-1,) for spec in runner.interface.inputs) else (1,)
+        series = [made_up_inputs(runner.interface, batch, size) for batch in batches]
+    for inputs in series:
         previous = None
         for _ in range(_MAX_RUNS):
             try:
                 durations.append(_timed(runner, inputs, clock))
             except EngineError as exc:
-                return WarmUp(len(durations), durations[0], durations[-1], str(exc))
+                return _warmed(durations, str(exc))
             if (previous is not None and _agree(previous, durations[-1])) or clock() - began > _MAX_S:
                 break
             previous = durations[-1]
-    return WarmUp(len(durations), durations[0], durations[-1], None)
+    return _warmed(durations, None)
+
+
+def profile_inputs(interface: Interface, profiles: Sequence[Profile]) -> list[dict[str, Tensor]]:
+    """Inputs for the smallest, the favourite and the largest shapes of each profile."""
+    series: list[dict[str, Tensor]] = []
+    for profile in profiles:
+        shapes = {shape.input: (shape.min, shape.opt, shape.max) for shape in profile.shapes}
+        for place in range(3):
+            chosen = (
+                replace(spec, shape=shapes[spec.name][place]) if spec.name in shapes else spec
+                for spec in interface.inputs
+            )
+            series.append({spec.name: _made_up(spec, 1, 1) for spec in chosen})
+    return series
 
 
 def made_up_inputs(interface: Interface, batch: int, size: int) -> dict[str, Tensor]:
@@ -75,6 +93,10 @@ def _first_run(runner: Runner, clock: Callable[[], float]) -> tuple[int, list[fl
         except EngineError as exc:
             problem = problem or str(exc)
     return _SIZES[0], [], problem
+
+
+def _warmed(durations: Sequence[float], problem: str | None) -> WarmUp:
+    return WarmUp(len(durations), *((durations[0], durations[-1]) if durations else (0.0, 0.0)), problem)
 
 
 def _timed(runner: Runner, inputs: dict[str, Tensor], clock: Callable[[], float]) -> float:
