@@ -77,6 +77,9 @@ async def test_what_a_candidate_cannot_compute_is_its_failure_and_stable_is_aske
     assert (answer.status, answer.revision) == (200, stable.revision_id)
     (record,) = await gateway.read_log(1)
     assert (record.arm, record.outcome, record.attempts) == (Role.CANDIDATE, Outcome.FAILED, 2)
+    assert [(attempt.revision_id, attempt.reason) for attempt in gateway.attempts] == [
+        (candidate.revision_id, "HTTP 422")
+    ]
     stable.mode = Mode.CANNOT_COMPUTE
     await gateway.apply(table(2, routes(stable, candidate, 0)))
     assert (await gateway.ask()).status == 422

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord
-from graylift.envoy.names import arm_from_name
+from graylift.envoy.names import CANNOT_COMPUTE, arm_from_name
 
 REQUEST_FORMAT = {
     "start": "%START_TIME(%s.%6f)%",
@@ -137,7 +137,8 @@ def _unanswered(status: int, flags: str, details: str | None, by_upstream: bool)
 
 def _by_client(flags: str, status: int) -> bool:
     """Did the client end it, or did Envoy refuse it (too large, malformed) before any model saw it?"""
-    return not _BY_CLIENT.isdisjoint(flags.split(",")) or (flags == "-" and 400 <= status < 500)
+    refused = flags == "-" and 400 <= status < 500 and status != CANNOT_COMPUTE
+    return refused or not _BY_CLIENT.isdisjoint(flags.split(","))
 
 
 def _attempt(fields: dict[str, Any]) -> AttemptRecord | None:

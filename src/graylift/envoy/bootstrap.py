@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
-from graylift.envoy.names import ROUTES, TYPE, Json
+from graylift.envoy.names import CANNOT_COMPUTE, ROUTES, TYPE, Json
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with 413. Each is taken in whole before a model sees it: it can then always be asked
@@ -90,7 +90,15 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                         {
                             **_file_log(access_log, ATTEMPT_FORMAT),
                             # A good attempt has its request's line; the failed ones may be hidden behind a retry.
-                            "filter": {"or_filter": {"filters": [_status_from(500), {"response_flag_filter": {}}]}},
+                            "filter": {
+                                "or_filter": {
+                                    "filters": [
+                                        _status("GE", 500),
+                                        _status("EQ", CANNOT_COMPUTE),
+                                        {"response_flag_filter": {}},
+                                    ]
+                                }
+                            },
                         }
                     ],
                 },
@@ -100,7 +108,7 @@ def _connections(xds_dir: str, access_log: str) -> Json:
         "local_reply_config": {
             "mappers": [
                 {
-                    "filter": _status_from(400),
+                    "filter": _status("GE", 400),
                     "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
                 }
             ]
@@ -123,10 +131,10 @@ def _connections(xds_dir: str, access_log: str) -> Json:
     }
 
 
-def _status_from(status: int) -> Json:
+def _status(comparison: str, status: int) -> Json:
     # Envoy wants a key by which an operator could change the number at run time; ours is never set.
-    value = {"default_value": status, "runtime_key": f"graylift.status_from_{status}"}
-    return {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
+    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
 
 
 def _typed(name: str, config: Json) -> Json:

@@ -21,7 +21,7 @@ from graylift.domain.routing import Backend, ServiceRoutes
 from graylift.domain.spec import ServingProtocol
 from graylift.domain.weights import Role
 from graylift.envoy.consistency import backends
-from graylift.envoy.names import TYPE, UNCHECKED, Json, arm
+from graylift.envoy.names import CANNOT_COMPUTE, TYPE, UNCHECKED, Json, arm
 
 CLUSTER = f"{TYPE}.config.cluster.v3.Cluster"
 
@@ -141,8 +141,7 @@ def _in_turn(role: Role, clusters: list[str], retry_on: str) -> Json:
                 "explicit_http_config": {"http_protocol_options": {}},
                 "retry_policy": {
                     "retry_on": retry_on,
-                    # "The model cannot compute this": what one revision cannot, another may.
-                    "retriable_status_codes": [422],
+                    "retriable_status_codes": [CANNOT_COMPUTE],
                     "num_retries": 1,
                     "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
                 },

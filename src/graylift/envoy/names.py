@@ -16,6 +16,10 @@ ROUTES = "main"
 REVISION_HEADER = "x-graylift-revision"
 """In every response of a model: the revision that really gave it."""
 
+CANNOT_COMPUTE = 422
+"""The status of a server whose model cannot compute a request that is otherwise right: what one revision cannot,
+another may, so a candidate's is asked again of stable. Envoy itself never answers so."""
+
 UNCHECKED = "unchecked/"
 
 
