@@ -30,6 +30,7 @@ class Many:
         self._grid, self._starts = grid, starts
         self._stages = 0
         self._steps = np.zeros(releases, dtype=int)
+        self._late: list[float] = []
         self._parts = np.tile(grid.log_weights + math.log(starts.first), (releases, 1))
 
     def stage_begins(self) -> None:
@@ -39,8 +40,8 @@ class Many:
 
     def follow(self, log_e: NDArray[np.float64], compared: NDArray[np.bool_]) -> None:
         """One interval; releases where nothing can be compared stand still."""
-        shares = np.array([late_share(step) for step in range(int(self._steps.max()) + 1)])
-        fresh = np.log(self._starts.anytime * shares[self._steps])[:, None]
+        self._late += [late_share(step) for step in range(len(self._late), int(self._steps.max()) + 1)]
+        fresh = np.log(self._starts.anytime * np.array(self._late)[self._steps])[:, None]
         grown = np.logaddexp(self._parts, self._grid.log_weights + fresh) + log_e
         self._parts = np.where(compared[:, None], grown, self._parts)
         self._steps += compared
