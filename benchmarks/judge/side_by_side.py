@@ -17,7 +17,7 @@ from simulated_releases import EARLIER, STAGES, Release
 
 from graylift.analysis import betting, conditional
 from graylift.analysis.betting import Side
-from graylift.analysis.evidence import bins_of, grid_of, linear
+from graylift.analysis.evidence import bins_of, failures_are_slow, grid_of, linear
 from graylift.analysis.mixture import LASTING
 from graylift.analysis.reference import GENERATION, PRIOR_FAILED, PRIOR_REQUESTS, answers_needed
 from graylift.domain.spec import Check
@@ -28,21 +28,22 @@ _TOGETHER = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the judge sees of a release, interval by interval: shape (T,), events (T, checks).
+    """What the judge sees of a release to show "worse": shape (T, checks), interval by interval.
 
-    guess: stable's share of failures before; known: is the check's reference known?
+    compared: is the check's reference known, and had both arms requests?
+    guess:    stable's share of failures before, shape (T,)
     """
 
     n_c: NDArray[np.int64]
     n_p: NDArray[np.int64]
     x_c: NDArray[np.int64]
     x_p: NDArray[np.int64]
-    known: NDArray[np.bool_]
+    compared: NDArray[np.bool_]
     guess: NDArray[np.float64]
 
 
-def tables(release: Release, checks: Sequence[Check], side: Side = Side.WORSE) -> Tables:
-    """The tables of every check at its rollback margin (to show "worse") or its promote margin (to show "within")."""
+def tables(release: Release, checks: Sequence[Check]) -> Tables:
+    """The tables of every check at its rollback margin."""
     candidate, stable = release.candidate, release.stable
     begins = _generations(stable.requests)
     count = len(stable.requests)
@@ -58,44 +59,38 @@ def tables(release: Release, checks: Sequence[Check], side: Side = Side.WORSE) -
     answers = past(stable.latency)
     np.cumsum(answers, axis=1, out=answers)
     slower_c, slower_p = _slower(candidate.latency), _slower(stable.latency[EARLIER:])
-    rows = np.arange(len(candidate.requests))
-    x_c, x_p, known = [], [], []
+    n_c, n_p, x_c, x_p = candidate.requests, stable.requests[EARLIER:], candidate.failed, stable.failed[EARLIER:]
+    both, every = (n_c > 0) & (n_p > 0), np.arange(len(n_c))
+    columns: list[tuple[NDArray[np.integer], ...]] = []
     for check in checks:
         if check.quantile is None:
-            x_c.append(candidate.failed)
-            x_p.append(stable.failed[EARLIER:])
-            known.append(np.ones(len(rows), dtype=bool))
+            columns.append((n_c, n_p, x_c, x_p, both))
             continue
-        margin = check.rollback_if_worse if side is Side.WORSE else check.promote_if_within
         total = answers[:, -1]
-        x = np.argmax(answers >= np.ceil(check.quantile * total)[:, None], axis=1) - (side is Side.WITHIN)
-        beyond = np.minimum(x + bins_of(margin, side), slower_c.shape[1] - 1)
-        x_c.append(candidate.failed + slower_c[rows, beyond])
-        x_p.append(stable.failed[EARLIER:] + slower_p[rows, x])
-        known.append(total >= answers_needed(check.quantile))
-    return Tables(
-        candidate.requests,
-        stable.requests[EARLIER:],
-        np.stack(x_c, axis=1),
-        np.stack(x_p, axis=1),
-        np.stack(known, axis=1),
-        (failed + PRIOR_FAILED) / (requests + PRIOR_REQUESTS),
-    )
+        x = np.argmax(answers >= np.ceil(check.quantile * total)[:, None], axis=1)
+        beyond = np.minimum(x + bins_of(check.rollback_if_worse, Side.WORSE), slower_c.shape[1] - 1)
+        slow_c, slow_p = slower_c[every, beyond], slower_p[every, x]
+        compared = both & (total >= answers_needed(check.quantile))
+        if failures_are_slow(checks, Side.WORSE):
+            columns.append((n_c, n_p, slow_c + x_c, slow_p + x_p, compared))
+        else:
+            columns.append((n_c - x_c, n_p - x_p, slow_c, slow_p, compared))
+    arrays = [np.stack(column, axis=1) for column in zip(*columns, strict=True)]
+    return Tables(*arrays, guess=(failed + PRIOR_FAILED) / (requests + PRIOR_REQUESTS))
 
 
 def evidence(seen: Sequence[Tables], checks: Sequence[Check]) -> NDArray[np.float64]:
     """ln M against each check's rollback margin after each interval: shape (releases, T, checks)."""
-    n_c, n_p, guess = (np.stack([getattr(one, name) for one in seen]) for name in ("n_c", "n_p", "guess"))
-    stage_length = n_c.shape[1] // len(STAGES)
-    values = np.zeros((*n_c.shape, len(checks)))
+    guess = np.stack([one.guess for one in seen])
+    count = guess.shape[1]
+    values = np.zeros((len(seen), count, len(checks)))
     for number, check in enumerate(checks):
-        names = ("x_c", "x_p", "known")
-        x_c, x_p, known = (np.stack([getattr(one, name)[:, number] for one in seen]) for name in names)
-        compared = known & (n_c > 0) & (n_p > 0)
-        log_e = _log_e(check, n_c, n_p, x_c, x_p, guess)
+        counts = (np.stack([getattr(one, name)[:, number] for one in seen]) for name in ("n_c", "n_p", "x_c", "x_p"))
+        compared = np.stack([one.compared[:, number] for one in seen])
+        log_e = _log_e(check, *counts, guess)
         many = Many(len(seen), grid_of(check, Side.WORSE), LASTING)
-        for t in range(n_c.shape[1]):
-            if t and t % stage_length == 0:
+        for t in range(count):
+            if t and t % (count // len(STAGES)) == 0:
                 many.stage_begins()
             many.follow(log_e[:, t], compared[:, t])
             values[:, t, number] = many.log_value()

@@ -6,7 +6,8 @@ this", three bets each. The lower end is the last level of an unbroken run, from
 refused at 2.5 %; the upper end likewise from the top. A wrong lower end would need the smallest level above the truth
 refused, a true hypothesis: a chance of at most 2.5 % ever, and the same above.
 
-Assumes one effect that lasts, and for latency that the candidate multiplies stable's latencies (what a ratio says).
+Assumes one effect that lasts, and for latency that the candidate multiplies stable's latencies (what a ratio says);
+it is the ratio of answers, whatever fails.
 Two ends that contradict each other are told as none. The run along a fixed grid is our assembly; it is as coarse as
 its grid. Small n: unbounded. Cost: O(levels * 6), no sum over tables; kernel A would be too dear here.
 """
@@ -130,9 +131,10 @@ def _followed(
         after[number] = tuple((np.asarray(logs[number]) + log_e.ravel()).tolist())
     if slow:
         x = np.array([threshold(past, side) for _, past in slow])[:, None]
-        events = (stratum.candidate.slower_than(x + np.asarray(_SHIFTS)), stratum.stable.slower_than(x))
+        answered = Stratum(stratum.candidate.answered(), stratum.stable.answered())
+        events = (answered.candidate.slower_than(x + np.asarray(_SHIFTS)), answered.stable.slower_than(x))
         guess = np.array([past.guess for _, past in slow])[:, None]
-        rows = _log_e(side, stratum, *events, guess, np.ones(1), np.zeros(1))
+        rows = _log_e(side, answered, *events, guess, np.ones(1), np.zeros(1))
         for (number, _), row in zip(slow, rows, strict=True):
             after[number] = tuple((np.asarray(logs[number]) + row.ravel()).tolist())
     return after

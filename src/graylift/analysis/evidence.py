@@ -3,9 +3,11 @@
 `errors` bets on shares (kernel B), so that a margin may be in points or a ratio. A latency quantile compares how many
 requests are slower than stable's trailing quantile (kernel A): with x the bin of stable's tau-quantile in earlier
 intervals and s the margin in bins, candidate requests above bin x + s against stable requests above bin x. For a
-candidate whose latencies are at most BASE**s times stable's, the former are no more frequent than the latter. A
-request that failed is slower than every answer, or failing would make fast; so the claim is about answers and
-failures together.
+candidate whose latencies are at most BASE**s times stable's, the former are no more frequent than the latter.
+
+Failures. To show "within", a request that failed is slower than every answer, or failing would make fast. To show
+"worse", only answers are compared, where the release has a check on errors: a candidate that is within its margin of
+errors must not be found slow for them. Without such a check nobody else would see them, and they count as slow.
 
 A ratio margin is a whole number of bins: up for rollback, down for promotion, so that neither claim says more than
 the counts do. Anything a kernel does not know before the interval, it does not use.
@@ -39,7 +41,8 @@ def grid_of(check: Check, side: Side) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Stable's past, for one check. guess: the share that is slow or fails; x: the quantile's bin, 0 for errors."""
+    """Stable's past, for one check. guess: the share that fails, or of answers that are slow; x: the quantile's bin, 0
+    for errors."""
 
     guess: float
     x: int
@@ -57,7 +60,7 @@ def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, 
         x = next(bins)
         if x is None or answers < answers_needed(check.quantile):
             return None
-        return Known(failed + (1 - failed) * (1 - check.quantile), x)
+        return Known(1 - check.quantile, x)
 
     return tuple(of(check) for check in checks)
 
@@ -84,6 +87,8 @@ def log_e(
     if slow:
         numbers, beyond_c, beyond_p = np.array(slow).T
         candidate, stable = stratum.candidate, stratum.stable
+        if not failures_are_slow(checks, side):
+            candidate, stable = candidate.answered(), stable.answered()
         effects = (conditional.WORSE if side is Side.WORSE else conditional.WITHIN).effects
         rows = conditional.log_e(
             candidate.requests, stable.requests, candidate.slower_than(beyond_c), stable.slower_than(beyond_p), effects
@@ -91,6 +96,11 @@ def log_e(
         for number, row in zip(numbers.tolist(), rows, strict=True):
             found[number] = row
     return tuple(found)
+
+
+def failures_are_slow(checks: Sequence[Check], side: Side) -> bool:
+    """Does a failed request count as slower than every answer?"""
+    return side is Side.WITHIN or all(check.quantile is not None for check in checks)
 
 
 def _of_errors(check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum) -> NDArray[np.float64]:

@@ -225,7 +225,12 @@ def _found(spec: JudgeSpec, state: JudgeState) -> tuple[Verdict, ...]:
             number,
             Ruling.FAIL,
             sentences.failing(
-                check, state.stage.candidate, state.stage.stable, alone=own >= needed, chance=spec.false_rollback
+                check,
+                state.stage.candidate,
+                state.stage.stable,
+                alone=own >= needed,
+                chance=spec.false_rollback,
+                failures_are_slow=evidence.failures_are_slow(spec.checks, Side.WORSE),
             ),
         )
         for number, (check, own) in enumerate(zip(spec.checks, shares, strict=True))
