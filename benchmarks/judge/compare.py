@@ -154,7 +154,6 @@ def detection(releases: int) -> Iterator[dict[str, object]]:
                 "bad": float(found.bad.mean()),
                 "power": float(caught.mean()),
                 "early": float(early.mean()),
-                "found": [int(n) if i >= 0 else None for i, n in zip(found.interval, found.requests, strict=True)],
             }
 
 

@@ -38,8 +38,8 @@ from graylift.engine.artefacts import ArtefactStore
 
 MODELS = {"stable": "v3.3.onnx", "same": "v3.3.onnx", "slow": "v3.3-batch4.onnx"}
 SHARES = (0.6, 0.2, 0.2)
-RATE_PER_S = 40.0
-EARLIER_S = 20.0
+RATE_PER_S = 10.0
+EARLIER_S = 30.0
 """Seconds of the recording that only teach what stable is like."""
 FIELDS = ("time", "arm", "status", "latency_ms")
 Row = tuple[float, str, int, float]
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=("record", "replay"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--seconds", type=float, default=200.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
     given = parser.parse_args()
     if given.act == "record":
         recorded = asyncio.run(record(given.seconds))
