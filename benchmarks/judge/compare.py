@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from judged_releases import upper_limit
+from judged_releases import shown
 from judged_traffic import errors, latency, ratio
 from numpy.typing import NDArray
 from peers import NO_MARGINS, Kayenta, PeekingT, Thresholds, series
@@ -155,12 +155,6 @@ def detection(releases: int) -> Iterator[dict[str, object]]:
                 "power": float(caught.mean()),
                 "early": float(early.mean()),
             }
-
-
-def shown(events: int, trials: int) -> str:
-    lower = 1 - upper_limit(trials - events, trials) if events else 0.0
-    upper = upper_limit(events, trials) if events < trials else 1.0
-    return f"{events} of {trials:,} = {events / trials:.2%} [{lower:.2%}, {upper:.2%}]"
 
 
 def _batches(releases: int) -> Iterator[range]:

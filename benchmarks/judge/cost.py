@@ -54,8 +54,8 @@ def cost(spec: JudgeSpec, requests: int) -> None:
     }
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())
     print(
-        f"{len(spec.checks):2} checks, {requests:6,} requests an interval: "
-        f"a look {sum(spent.values()):.2f} ms ({parts}), load {milliseconds(lambda: judge.load(text)):.2f} ms, state {len(text) / 1024:.1f} KiB",
+        f"{len(spec.checks):2} checks, {requests:6,} requests an interval: a look {sum(spent.values()):.2f} ms "
+        f"({parts}), load {milliseconds(lambda: judge.load(text)):.2f} ms, state {len(text) / 1024:.1f} KiB",
         flush=True,
     )
 

@@ -238,6 +238,17 @@ def upper_limit(events: int, trials: int, confidence: float = 0.975) -> float:
     return high
 
 
+def shown(events: int, trials: int) -> str:
+    low, high = exact_limits(events, trials)
+    return f"{events} of {trials:,} = {events / trials:.2%} [{low:.2%}, {high:.2%}]"
+
+
+def exact_limits(events: int, trials: int) -> tuple[float, float]:
+    """Exact 95 % limits (Clopper and Pearson)."""
+    low = 1 - upper_limit(trials - events, trials) if events else 0.0
+    return low, upper_limit(events, trials) if events < trials else 1.0
+
+
 def _at_most(events: int, trials: int, p: float) -> float:
     def term(k: int) -> float:
         choose = math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
