@@ -1,6 +1,6 @@
-"""The two plots of docs/judge.md, from the figures that compare.py keeps: `python benchmarks/judge/draw.py`.
+"""The plots and the table of docs/judge.md, from the figures that compare.py keeps: `python benchmarks/judge/draw.py`.
 
-Reads benchmarks/judge/figures/{detection,equal}.json, writes docs/images/judge-*.svg.
+Reads benchmarks/judge/figures/{detection,equal}.json, writes docs/images/judge-*.svg and prints the table.
 """
 
 from __future__ import annotations
@@ -130,6 +130,23 @@ def false_rollback(figures: list[dict[str, Any]]) -> None:
     canvas.save("judge-false-rollback.svg")
 
 
+def table(figures: list[dict[str, Any]], equal: list[dict[str, Any]]) -> None:
+    """Median candidate requests | mean bad answers | power, a row for each regression."""
+    found = {(figure["row"], figure["judge"]): figure for figure in figures}
+    print("| | " + " | ".join(label for _, label, _, _ in JUDGES) + " |\n|" + "---|" * (1 + len(JUDGES)))
+    for case, label in (("equal", "equal revisions rolled back"), ("at every margin", "at every margin rolled back")):
+        rates = {figure["judge"]: figure["failed"] / figure["releases"] for figure in equal if figure["case"] == case}
+        print(f"| {label} | " + " | ".join(f"{rates[name]:.2%}" for name, *_ in JUDGES) + " |")
+    for row in dict.fromkeys(figure["row"] for figure in figures):
+        cells: list[str] = []
+        for name, *_ in JUDGES:
+            one = found[row, name]
+            median = "never" if one["median"] is None else f"{one['median']:,.0f}"
+            early = f" ({one['early']:.0%} before it began)" if one["early"] else ""
+            cells.append(f"{median}, {one['bad']:,.0f}, {one['power']:.0%}{early}")
+        print(f"| {row} | " + " | ".join(cells) + " |")
+
+
 def _legend(canvas: Canvas, y: float) -> None:
     for number, (_, label, colour, shape) in enumerate(JUDGES):
         column, line = number % 3, number // 3
@@ -138,8 +155,10 @@ def _legend(canvas: Canvas, y: float) -> None:
 
 
 def main() -> None:
-    detection(json.loads((FIGURES / "detection.json").read_text()))
-    false_rollback(json.loads((FIGURES / "equal.json").read_text()))
+    found, equal = (json.loads((FIGURES / name).read_text()) for name in ("detection.json", "equal.json"))
+    detection(found)
+    false_rollback(equal)
+    table(found, equal)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Kayenta:
             return Class.PASS
         if np.ptp(x) == 0 and np.ptp(y) == 0:
             return Class.NO_DATA  # all observations tied: the original gives an error, which is no pass either
-        lower, estimate = _shift(x, y)
+        lower, estimate = shift_interval(x, y)
         if lower > 0.25 * abs(estimate) and x.mean() >= allowed * y.mean():
             return Class.HIGH
         return Class.PASS
@@ -90,7 +90,7 @@ class Kayenta:
 _Z = NormalDist().inv_cdf(0.99)
 
 
-def _shift(x: Series, y: Series) -> tuple[float, float]:
+def shift_interval(x: Series, y: Series) -> tuple[float, float]:
     """The lower end of the 98 % interval of x's shift over y, and its estimate: order statistics of all differences."""
     m, n = len(x), len(y)
     ties = sum(float((count.astype(float) ** 3 - count).sum()) for _, count in (_counts(x), _counts(y)))
