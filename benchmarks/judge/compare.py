@@ -3,7 +3,7 @@
 boundary:  10,000 releases without any margin, then 10,000 exactly at every margin: how often ours rolls them back
 equal:     equal revisions, and candidates exactly at every margin: how often each judge rolls them back
 detection: regressions: how many of the candidate's requests, and of its bad answers, until each judge rolls back
-A bad answer failed, or took longer than BAD_S. One core: 20, 10 and 10 minutes. `--json FILE` keeps the figures.
+A bad answer failed, or took longer than BAD_S. One core: 15, 10 and 5 minutes. `--json FILE` keeps the figures.
 """
 
 from __future__ import annotations
