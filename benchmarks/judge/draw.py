@@ -1,6 +1,6 @@
 """The plots and the table of docs/judge.md, from the figures that compare.py keeps: `python benchmarks/judge/draw.py`.
 
-Reads benchmarks/judge/figures/{detection,equal}.json, writes docs/images/judge-*.svg and prints the table.
+Reads benchmarks/judge/figures/*.json, writes docs/images/judge-*.svg and prints the table.
 """
 
 from __future__ import annotations
@@ -105,12 +105,14 @@ def detection(figures: list[dict[str, Any]]) -> None:
     canvas.save("judge-detection.svg")
 
 
-def false_rollback(figures: list[dict[str, Any]]) -> None:
-    """Each judge's share of equal revisions that it rolls back, with its exact 95 % limits, on a scale of powers."""
+def false_rollback(figures: list[dict[str, Any]], boundary: list[dict[str, Any]]) -> None:
+    """Each judge's share of equal revisions that it rolls back, with its exact 95 % limits, on a scale of powers. Of
+    ours without margins there are more releases (`boundary`)."""
     equal = {figure["judge"]: figure for figure in figures if figure["case"] == "equal"}
+    equal[OURS_BARE] = boundary[0]
     top, row = 30, 26
     canvas = Canvas(top + row * len(JUDGES) + 50, "Equal revisions rolled back, by judge")
-    left, bottom = 250, top + row * len(JUDGES)
+    left, bottom = 310, top + row * len(JUDGES)
 
     def x(share: float) -> float:
         return left + (math.log10(max(share, 1e-4)) + 4) / 4 * (WIDTH - left - 40)
@@ -124,7 +126,7 @@ def false_rollback(figures: list[dict[str, Any]]) -> None:
     for number, (name, label, colour, shape) in enumerate(JUDGES):
         y = top + row * (number + 0.5)
         low, high = exact_limits(equal[name]["failed"], equal[name]["releases"])
-        canvas.text(left - 12, y + 4, label, "end")
+        canvas.text(left - 12, y + 4, f"{label} (n={equal[name]['releases']:,})", "end")
         canvas.add("line", x1=round(x(low), 1), y1=y, x2=round(x(high), 1), y2=y, stroke=colour, stroke_width=2)
         canvas.mark(shape, x(equal[name]["failed"] / equal[name]["releases"]), y, colour)
     canvas.save("judge-false-rollback.svg")
@@ -155,9 +157,11 @@ def _legend(canvas: Canvas, y: float) -> None:
 
 
 def main() -> None:
-    found, equal = (json.loads((FIGURES / name).read_text()) for name in ("detection.json", "equal.json"))
+    found, equal, boundary = (
+        json.loads((FIGURES / f"{name}.json").read_text()) for name in ("detection", "equal", "boundary")
+    )
     detection(found)
-    false_rollback(equal)
+    false_rollback(equal, boundary)
     table(found, equal)
 
 
