@@ -30,6 +30,7 @@ class Many:
         self._grid, self._starts = grid, starts
         self._stages = 0
         self._steps = np.zeros(releases, dtype=int)
+        self._late: list[float] = []
         self._parts = np.tile(grid.log_weights + math.log(starts.first), (releases, 1))
 
     def stage_begins(self) -> None:
@@ -39,8 +40,8 @@ class Many:
 
     def follow(self, log_e: NDArray[np.float64], compared: NDArray[np.bool_]) -> None:
         """One interval; releases where nothing can be compared stand still."""
-        shares = np.array([late_share(step) for step in range(int(self._steps.max()) + 1)])
-        fresh = np.log(self._starts.anytime * shares[self._steps])[:, None]
+        self._late += [late_share(step) for step in range(len(self._late), int(self._steps.max()) + 1)]
+        fresh = np.log(self._starts.anytime * np.array(self._late)[self._steps])[:, None]
         grown = np.logaddexp(self._parts, self._grid.log_weights + fresh) + log_e
         self._parts = np.where(compared[:, None], grown, self._parts)
         self._steps += compared
@@ -235,6 +236,17 @@ def upper_limit(events: int, trials: int, confidence: float = 0.975) -> float:
         else:
             high = middle
     return high
+
+
+def shown(events: int, trials: int) -> str:
+    low, high = exact_limits(events, trials)
+    return f"{events} of {trials:,} = {events / trials:.2%} [{low:.2%}, {high:.2%}]"
+
+
+def exact_limits(events: int, trials: int) -> tuple[float, float]:
+    """Exact 95 % limits (Clopper and Pearson)."""
+    low = 1 - upper_limit(trials - events, trials) if events else 0.0
+    return low, upper_limit(events, trials) if events < trials else 1.0
 
 
 def _at_most(events: int, trials: int, p: float) -> float:

@@ -8,10 +8,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from judged_traffic import errors, latency, points
 
-from graylift.analysis import betting, conditional, mixture, share, sickness
+from graylift.analysis import betting, conditional, evidence, mixture, share, sickness
 from graylift.analysis.betting import Side
+from graylift.analysis.evidence import Known
 from graylift.analysis.mixture import LASTING, ONE_STAGE, Grid
+from graylift.analysis.sample import Sample, Stratum
+from graylift.domain.histogram import Histogram
+from graylift.domain.spec import Check
 
 SMALL = [(1, 1), (1, 19), (2, 3), (3, 1), (5, 5), (4, 12), (12, 4)]
 ROUNDING = 1 + 1e-9
@@ -165,3 +170,79 @@ def test_split_evidence_is_exactly_one_on_average_under_the_configured_split(p: 
 def test_sickness_evidence_is_at_most_one_on_average_for_a_tolerable_candidate(p: float) -> None:
     mean = sum(binomial(12, x, p) * np.exp(sickness.log_e(12, x, 0.1)) for x in range(13))
     assert np.all(mean <= ROUNDING)
+
+
+KINDS = ("failed", "slow", "fast")
+P50 = latency(0.5, 1.2, 1.2)
+
+
+def arm_of(kinds: tuple[str, ...]) -> Sample:
+    """Requests of an arm: fast ones in bin 0, slow ones far beyond any margin."""
+    bins = ((0, kinds.count("fast")), (500, kinds.count("slow")))
+    answered = Histogram(tuple((number, count) for number, count in bins if count))
+    return Sample(len(kinds), kinds.count("failed"), latency=answered)
+
+
+def mean_latency_evidence(
+    checks: tuple[Check, ...], side: Side, failing: tuple[float, float], slow: tuple[float, float]
+):
+    """Of the last check, over all outcomes of 2 candidate and 3 stable requests.
+
+    failing, slow: candidate's and stable's share of requests that fail, and of answers that are slow
+    """
+
+    def chance(kinds: tuple[str, ...], failing: float, slow: float) -> float:
+        of = {"failed": failing, "slow": (1 - failing) * slow, "fast": (1 - failing) * (1 - slow)}
+        return math.prod(of[kind] for kind in kinds)
+
+    margins = tuple(check.rollback_if_worse for check in checks)
+    pasts = (Known(0.1, 100),) * len(checks)
+    mean = 0.0
+    for candidate in itertools.product(KINDS, repeat=2):
+        for stable in itertools.product(KINDS, repeat=3):
+            log_e = evidence.log_e(checks, margins, side, pasts, Stratum(arm_of(candidate), arm_of(stable)))[-1]
+            assert log_e is not None
+            mean = mean + chance(candidate, failing[0], slow[0]) * chance(stable, failing[1], slow[1]) * np.exp(log_e)
+    return mean
+
+
+@pytest.mark.parametrize("failing", [(0.0, 0.0), (0.4, 0.1), (0.1, 0.4), (0.9, 0.0)])
+@pytest.mark.parametrize("slow", [(0.3, 0.3), (0.1, 0.6)])
+def test_beside_a_check_on_errors_a_latency_is_not_found_worse_for_what_fails(failing, slow) -> None:
+    checks = (errors(points(0.5), points(0.6)), P50)
+    assert np.all(mean_latency_evidence(checks, Side.WORSE, failing, slow) <= ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("failing", "slow"), [((0.0, 0.0), (0.3, 0.3)), ((0.1, 0.2), (0.2, 0.1)), ((0.2, 0.2), (0.0, 0.5))]
+)
+def test_alone_a_latency_counts_what_fails_as_slow(failing, slow) -> None:
+    """The candidate's share of slow or failed requests is at most stable's."""
+    assert np.all(mean_latency_evidence((P50,), Side.WORSE, failing, slow) <= ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("failing", "slow"), [((0.0, 0.0), (0.3, 0.3)), ((0.3, 0.0), (0.0, 0.3)), ((0.6, 0.1), (0.0, 0.4))]
+)
+def test_no_candidate_is_shown_to_be_fast_by_failing(failing, slow) -> None:
+    """The candidate's share of slow or failed requests is at least stable's."""
+    checks = (errors(points(0.5), points(0.6)), P50)
+    assert np.all(mean_latency_evidence(checks, Side.WITHIN, failing, slow) <= ROUNDING)
+
+
+@pytest.mark.parametrize("stable_share", [0.0, 0.04, 0.3])
+def test_sickness_evidence_is_exactly_one_at_what_is_tolerable_of_each_stable(stable_share: float) -> None:
+    q = sickness.tolerable_share(stable_share)
+    mean = sum(binomial(9, x, q) * np.exp(sickness.log_e(9, x, q)) for x in range(10))
+    assert mean == pytest.approx(np.ones(len(sickness.EFFECTS.effects)))
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5])
+def test_split_evidence_over_several_looks_is_exactly_one_on_average(p: float) -> None:
+    """Request by request, as the counts of a stage grow: a martingale, so looking at it often is harmless."""
+    for total, x in ((4, 1), (20, 7)):
+        now = math.exp(share.log_value(x, total, p))
+        next_one = p * math.exp(share.log_value(x + 1, total + 1, p)) + (1 - p) * math.exp(
+            share.log_value(x, total + 1, p)
+        )
+        assert next_one == pytest.approx(now)

@@ -5,24 +5,81 @@ Seeds are fixed, so a run is no game of chance; the limits are what the seed wou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from judged_releases import Course, Many, Plan, false_promotions, false_rollbacks, judged, upper_limit
 from judged_traffic import USUAL, Arm, errors, latency, points, ratio
+from side_by_side import evidence, first_fail, tables
+from simulated_releases import EARLIER, FIRST_BIN, STAGES, ArmCounts, Change, Release, release
 
-from graylift.analysis import conditional, mixture
+from graylift.analysis import conditional, judge, mixture
 from graylift.analysis.mixture import LASTING
+from graylift.domain.evidence import Window
+from graylift.domain.histogram import Histogram
 from graylift.domain.judgement import Ruling
-from graylift.domain.spec import JudgeSpec
+from graylift.domain.spec import Check, JudgeSpec, Stage
+from graylift.domain.weights import TOTAL, Role, Weights
+from graylift.spec.defaults import CHECKS
 
 RAMP = ((0.01, 30), (0.05, 30), (0.2, 30), (0.5, 30))
 NO_MARGIN = 1 + 1e-9  # less than any bin
 HEALTHY = Arm(errors=0.005)
 
 
+def judged_alone(one: Release, checks: tuple[Check, ...]) -> Iterator[list[float]]:
+    """ln M of each check after each interval, by the judge itself."""
+
+    def window(role: Role, split: str, arm: ArmCounts, t: int) -> Window:
+        bins = tuple((FIRST_BIN + int(b), int(arm.latency[t, b])) for b in np.flatnonzero(arm.latency[t]))
+        return Window(
+            "s", split, role, role.value, None, int(arm.requests[t]), int(arm.failed[t]), latency=Histogram(bins)
+        )
+
+    spec = JudgeSpec(checks)
+    state = judge.start(spec)
+    for t in range(EARLIER):
+        state = judge.observe(spec, state, [window(Role.STABLE, "before", one.stable, t)])
+    length = len(one.candidate.requests) // len(STAGES)
+    for t in range(len(one.candidate.requests)):
+        number, inside = divmod(t, length)
+        if inside == 0:
+            stage = Stage(Weights(round(STAGES[number] * TOTAL)), observe_s=1.0)
+            state = judge.enter(spec, state, stage, f"stage {number}", sticky=False)
+        arms = ((Role.CANDIDATE, one.candidate, t), (Role.STABLE, one.stable, t + EARLIER))
+        state = judge.observe(spec, state, [window(role, f"stage {number}", arm, at) for role, arm, at in arms])
+        yield [mixture.log_value(running, LASTING) for running in state.against]
+
+
 def test_candidates_at_every_rollback_margin_are_rolled_back_less_often_than_the_bound() -> None:
     (failed,) = false_rollbacks(Plan(releases=2_000, intervals=40), np.random.default_rng(7), (0.01,))
     assert upper_limit(int(failed), 2_000) <= 0.01
+
+
+def test_candidates_at_every_margin_of_real_latencies_and_failures_are_rolled_back_less_often_than_the_bound() -> None:
+    """Request by request, whole days: no latency check may count again what the margin of errors allows."""
+    edge = (errors(points(0.005), points(0.01)), latency(0.99, NO_MARGIN, 1.5))
+    change = Change(errors=0.005)
+    seen = [tables(release(np.random.default_rng(seed), change), edge) for seed in range(120)]
+    failed = int((first_fail(evidence(seen, edge), 0.01) >= 0).sum())
+    assert upper_limit(failed, 120) <= 0.07
+
+
+def test_releases_judged_side_by_side_are_judged_as_one_by_one() -> None:
+    checks = (errors(ratio(1.2), ratio(2)), latency(0.5, 1.05, 1.1), latency(0.99, 1.1, 1.2))
+    for one_of in (checks, checks[1:]):
+        one = release(np.random.default_rng(5), Change(more_errors=2.0, tail=1.2), intervals=120)
+        together = evidence([tables(one, one_of)], one_of)[0]
+        assert together == pytest.approx(np.array(list(judged_alone(one, one_of))), abs=1e-9)
+
+
+def test_three_percent_more_latency_is_promoted_where_ten_are_too_many() -> None:
+    """At the margins that hold where a release file says nothing: 1.10x at p50, 1.20x at p99."""
+    course = Course(replace(HEALTHY, slower=1.03), HEALTHY, rate=100, stages=((0.2, 900),), until_pass=True)
+    verdicts = [judged(JudgeSpec(CHECKS), course, np.random.default_rng(seed)) for seed in range(3)]
+    assert all(verdict.passed and not verdict.failed for verdict in verdicts)
 
 
 def test_the_bound_holds_for_intervals_with_hardly_any_candidate_request() -> None:

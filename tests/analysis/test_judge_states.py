@@ -60,14 +60,14 @@ stages = st.builds(
 courses = st.lists(st.one_of(reports, reports, reports, stages), max_size=12)
 
 
-def follow(course: Sequence[Step], state: judge.JudgeState | None = None) -> judge.JudgeState:
-    state = judge.start(SPEC) if state is None else state
+def follow(course: Sequence[Step], state: judge.JudgeState | None = None, spec: JudgeSpec = SPEC) -> judge.JudgeState:
+    state = judge.start(spec) if state is None else state
     for step in course:
         if isinstance(step, Stage):
             split = SPLITS[min(2, 1 + sum(s in state.splits for s in SPLITS[1:3]))]
-            state = judge.enter(SPEC, state, step, split, sticky=False)
+            state = judge.enter(spec, state, step, split, sticky=False)
         else:
-            state = judge.observe(SPEC, state, step)
+            state = judge.observe(spec, state, step)
     return state
 
 
@@ -118,22 +118,52 @@ def test_labelled_requests_are_no_sample(course: list[Step], window: Window) -> 
     assert follow(mixed) == follow(course)
 
 
-@settings(max_examples=80, deadline=None)
-@given(courses, st.lists(windows(), min_size=1, max_size=4))
-def test_turning_candidate_answers_into_failures_never_takes_a_fail_back(
-    course: list[Step], last: list[Window]
-) -> None:
+def with_and_without_failing(course: list[Step], last: list[Window]) -> tuple[list[Step], list[Step]]:
+    """A course of one stage, and the same with every answer of the candidate's last report turned into a failure."""
     started = [Stage(Weights(2_000), 1.0), *(step for step in course if not isinstance(step, Stage))]
     last = [replace(window, split="one", label=None) for window in last]
     worse = [
         replace(window, failed=window.requests, latency=Histogram()) if window.arm is Role.CANDIDATE else window
         for window in last
     ]
-    before = verdict_of([*started, tuple(last)])
-    after = verdict_of([*started, tuple(worse)])
+    return [*started, tuple(last)], [*started, tuple(worse)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(courses, st.lists(windows(), min_size=1, max_size=4))
+def test_turning_candidate_answers_into_failures_never_speaks_for_it(course: list[Step], last: list[Window]) -> None:
+    before, after = (verdict_of(one) for one in with_and_without_failing(course, last))
+    assert not (before.failed and after.passed)
+    assert after.verdicts[0].evidence_against >= before.verdicts[0].evidence_against - 1e-9
+    for old, new in zip(before.verdicts, after.verdicts, strict=True):
+        assert new.evidence_for <= old.evidence_for + 1e-9
+
+
+@settings(max_examples=80, deadline=None)
+@given(courses, st.lists(windows(), min_size=1, max_size=4))
+def test_without_a_check_on_errors_failing_never_takes_a_fail_back(course: list[Step], last: list[Window]) -> None:
+    spec = JudgeSpec(SPEC.checks[1:])
+    before, after = (judge.judge(spec, follow(one, spec=spec)) for one in with_and_without_failing(course, last))
     assert after.failed or not before.failed
     for old, new in zip(before.verdicts, after.verdicts, strict=True):
         assert new.evidence_against >= old.evidence_against - 1e-9 or before.failed
+
+
+@settings(max_examples=40, deadline=None)
+@given(courses, st.lists(windows(), min_size=1, max_size=4))
+def test_beside_a_check_on_errors_a_failure_is_not_slowness_too(course: list[Step], last: list[Window]) -> None:
+    """A candidate within its margin of errors must not be found slow for the requests that it fails."""
+    started = [Stage(Weights(2_000), 1.0), *(step for step in course if not isinstance(step, Stage))]
+    last = [replace(window, split="one", label=None) for window in last]
+    failing = [
+        replace(window, requests=window.requests + 3, failed=window.failed + 3)
+        if window.arm is Role.CANDIDATE and window.requests
+        else window
+        for window in last
+    ]
+    before, after = (judge.judge(SPEC, follow([*started, tuple(one)])) for one in (last, failing))
+    for old, new in zip(before.verdicts[1:], after.verdicts[1:], strict=True):
+        assert new.evidence_against == pytest.approx(old.evidence_against, abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)

@@ -6,7 +6,8 @@ this", three bets each. The lower end is the last level of an unbroken run, from
 refused at 2.5 %; the upper end likewise from the top. A wrong lower end would need the smallest level above the truth
 refused, a true hypothesis: a chance of at most 2.5 % ever, and the same above.
 
-Assumes one effect that lasts, and for latency that the candidate multiplies stable's latencies (what a ratio says).
+Assumes one effect that lasts, and for latency that the candidate multiplies stable's latencies (what a ratio says);
+it is the ratio of answers, whatever fails.
 Two ends that contradict each other are told as none. The run along a fixed grid is our assembly; it is as coarse as
 its grid. Small n: unbounded. Cost: O(levels * 6), no sum over tables; kernel A would be too dear here.
 """
@@ -14,6 +15,7 @@ its grid. Small n: unbounded. Cost: O(levels * 6), no sum over tables; kernel A 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +87,13 @@ def levels(check: Check) -> tuple[float, ...]:
     return _RATIOS
 
 
-def follow(bounds: Bounds, check: Check, past: Known, stratum: Stratum) -> Bounds:
-    """One more stratum in which both arms have requests."""
-    return Bounds(
-        at_most=_followed(bounds.at_most, Side.WORSE, check, past, stratum),
-        at_least=_followed(bounds.at_least, Side.WITHIN, check, past, stratum),
-    )
+def follow(
+    bounds: Sequence[Bounds], checks: Sequence[Check], pasts: Sequence[Known | None], stratum: Stratum
+) -> tuple[Bounds, ...]:
+    """The bounds of all checks after one more stratum in which both arms have requests."""
+    at_most = _followed([one.at_most for one in bounds], Side.WORSE, checks, pasts, stratum)
+    at_least = _followed([one.at_least for one in bounds], Side.WITHIN, checks, pasts, stratum)
+    return tuple(Bounds(most, least) for most, least in zip(at_most, at_least, strict=True))
 
 
 def interval(bounds: Bounds, check: Check) -> tuple[float | None, float | None]:
@@ -105,29 +108,51 @@ def interval(bounds: Bounds, check: Check) -> tuple[float | None, float | None]:
     return (tested[low] if low >= 0 else None, tested[high] if high < len(tested) else None)
 
 
-def _followed(logs: tuple[float, ...], side: Side, check: Check, past: Known, stratum: Stratum) -> tuple[float, ...]:
-    candidate, stable = stratum.candidate, stratum.stable
-    tested = np.asarray(levels(check))
-    one, zero = np.ones_like(tested), np.zeros_like(tested)
-    if check.quantile is not None:
-        x = threshold(past, side)
-        events_c, events_p = candidate.slower_than(x + np.asarray(_SHIFTS)), stable.slower_than(np.array(x))
-        rho, delta = one, zero
-    else:
-        events_c, events_p = candidate.failed, stable.failed
-        rho, delta = (one, tested) if check.rollback_if_worse.kind is MarginKind.POINTS else (tested, zero)
-    log_e = betting.log_e(
-        one * candidate.requests,
-        one * stable.requests,
-        one * events_c,
-        one * events_p,
-        side=side,
-        guess=one * past.guess,
-        rho=rho,
-        delta=delta,
-        effects=_BETS[side],
+def _followed(
+    logs: Sequence[tuple[float, ...]],
+    side: Side,
+    checks: Sequence[Check],
+    pasts: Sequence[Known | None],
+    stratum: Stratum,
+) -> list[tuple[float, ...]]:
+    """The wealth of one side's bets, check by check; the latencies, which share their levels, are bet on together."""
+    after = list(logs)
+    slow: list[tuple[int, Known]] = []
+    for number, (check, past) in enumerate(zip(checks, pasts, strict=True)):
+        if past is None:
+            continue
+        if check.quantile is not None:
+            slow.append((number, past))
+            continue
+        events = (np.array(stratum.candidate.failed), np.array(stratum.stable.failed))
+        points = check.rollback_if_worse.kind is MarginKind.POINTS
+        rho, delta = (np.ones(1), np.asarray(_POINTS)) if points else (np.asarray(_RATIOS), np.zeros(1))
+        log_e = _log_e(side, stratum, *events, np.array(past.guess), rho, delta)
+        after[number] = tuple((np.asarray(logs[number]) + log_e.ravel()).tolist())
+    if slow:
+        x = np.array([threshold(past, side) for _, past in slow])[:, None]
+        answered = Stratum(stratum.candidate.answered(), stratum.stable.answered())
+        events = (answered.candidate.slower_than(x + np.asarray(_SHIFTS)), answered.stable.slower_than(x))
+        guess = np.array([past.guess for _, past in slow])[:, None]
+        rows = _log_e(side, answered, *events, guess, np.ones(1), np.zeros(1))
+        for (number, _), row in zip(slow, rows, strict=True):
+            after[number] = tuple((np.asarray(logs[number]) + row.ravel()).tolist())
+    return after
+
+
+def _log_e(
+    side: Side,
+    stratum: Stratum,
+    events_c: NDArray[np.int64],
+    events_p: NDArray[np.int64],
+    guess: NDArray[np.float64],
+    rho: NDArray[np.float64],
+    delta: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    n_c, n_p, x_c, x_p, m, rho, delta = np.broadcast_arrays(
+        stratum.candidate.requests, stratum.stable.requests, events_c, events_p, guess, rho, delta
     )
-    return tuple((np.asarray(logs) + log_e.ravel()).tolist())
+    return betting.log_e(n_c, n_p, x_c, x_p, side=side, guess=m, rho=rho, delta=delta, effects=_BETS[side])
 
 
 def _refused(logs: tuple[float, ...], count: int) -> NDArray[np.bool_]:

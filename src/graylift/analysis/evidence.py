@@ -3,9 +3,11 @@
 `errors` bets on shares (kernel B), so that a margin may be in points or a ratio. A latency quantile compares how many
 requests are slower than stable's trailing quantile (kernel A): with x the bin of stable's tau-quantile in earlier
 intervals and s the margin in bins, candidate requests above bin x + s against stable requests above bin x. For a
-candidate whose latencies are at most BASE**s times stable's, the former are no more frequent than the latter. A
-request that failed is slower than every answer, or failing would make fast; so the claim is about answers and
-failures together.
+candidate whose latencies are at most BASE**s times stable's, the former are no more frequent than the latter.
+
+Failures. To show "within", a request that failed is slower than every answer, or failing would make fast. To show
+"worse", only answers are compared, where the release has a check on errors: a candidate that is within its margin of
+errors must not be found slow for them. Without such a check nobody else would see them, and they count as slow.
 
 A ratio margin is a whole number of bins: up for rollback, down for promotion, so that neither claim says more than
 the counts do. Anything a kernel does not know before the interval, it does not use.
@@ -39,7 +41,8 @@ def grid_of(check: Check, side: Side) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Stable's past, for one check. guess: the share that is slow or fails; x: the quantile's bin, 0 for errors."""
+    """Stable's past, for one check. guess: the share that fails, or of answers that are slow; x: the quantile's bin, 0
+    for errors."""
 
     guess: float
     x: int
@@ -47,38 +50,72 @@ class Known:
 
 def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, ...]:
     """What each check knows before an interval; None while that is too little."""
-    failed, answers, latency = reference.failed_share, reference.answers, reference.latency
+    failed, answers = reference.failed_share, reference.answers
+    quantiles = tuple(check.quantile for check in checks if check.quantile is not None)
+    bins = iter(reference.latency.quantile_bins(quantiles))
 
     def of(check: Check) -> Known | None:
         if check.quantile is None:
             return Known(failed, x=0)
-        x = latency.quantile_bin(check.quantile) if answers >= answers_needed(check.quantile) else None
-        return None if x is None else Known(failed + (1 - failed) * (1 - check.quantile), x)
+        x = next(bins)
+        if x is None or answers < answers_needed(check.quantile):
+            return None
+        return Known(1 - check.quantile, x)
 
     return tuple(of(check) for check in checks)
 
 
-def log_e(check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum) -> NDArray[np.float64]:
-    """Log e-values of one stratum in which both arms have requests, one for each bet of `grid_of`."""
-    candidate, stable = stratum.candidate, stratum.stable
-    effects = grid_of(check, side).effects
-    if check.quantile is None:
-        rho, delta = linear(margin)
-        return betting.log_e(
-            candidate.requests,
-            stable.requests,
-            candidate.failed,
-            stable.failed,
-            side=side,
-            guess=past.guess,
-            rho=rho,
-            delta=delta,
-            effects=effects,
+def log_e(
+    checks: Sequence[Check],
+    margins: Sequence[Margin],
+    side: Side,
+    pasts: Sequence[Known | None],
+    stratum: Stratum,
+) -> tuple[NDArray[np.float64] | None, ...]:
+    """Log e-values of one stratum in which both arms have requests: for each check one for each bet of `grid_of`, or
+    None where its past is. All quantiles pass their kernel together, which costs little more than one of them."""
+    found: list[NDArray[np.float64] | None] = [None] * len(checks)
+    slow: list[tuple[int, int, int]] = []
+    for number, (check, margin, past) in enumerate(zip(checks, margins, pasts, strict=True)):
+        if past is None:
+            continue
+        if check.quantile is None:
+            found[number] = _of_errors(check, margin, side, past, stratum)
+        else:
+            x = threshold(past, side)
+            slow.append((number, x + bins_of(margin, side), x))
+    if slow:
+        numbers, beyond_c, beyond_p = np.array(slow).T
+        candidate, stable = stratum.candidate, stratum.stable
+        if not failures_are_slow(checks, side):
+            candidate, stable = candidate.answered(), stable.answered()
+        effects = (conditional.WORSE if side is Side.WORSE else conditional.WITHIN).effects
+        rows = conditional.log_e(
+            candidate.requests, stable.requests, candidate.slower_than(beyond_c), stable.slower_than(beyond_p), effects
         )
-    x = threshold(past, side)
-    slow_c = candidate.slower_than(np.array(x + bins_of(margin, side)))
-    slow_p = stable.slower_than(np.array(x))
-    return conditional.log_e(candidate.requests, stable.requests, slow_c, slow_p, effects)
+        for number, row in zip(numbers.tolist(), rows, strict=True):
+            found[number] = row
+    return tuple(found)
+
+
+def failures_are_slow(checks: Sequence[Check], side: Side) -> bool:
+    """Does a failed request count as slower than every answer?"""
+    return side is Side.WITHIN or all(check.quantile is not None for check in checks)
+
+
+def _of_errors(check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum) -> NDArray[np.float64]:
+    rho, delta = linear(margin)
+    return betting.log_e(
+        stratum.candidate.requests,
+        stratum.stable.requests,
+        stratum.candidate.failed,
+        stratum.stable.failed,
+        side=side,
+        guess=past.guess,
+        rho=rho,
+        delta=delta,
+        effects=grid_of(check, side).effects,
+    )
 
 
 def threshold(past: Known, side: Side) -> int:

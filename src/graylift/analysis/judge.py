@@ -24,9 +24,8 @@ from typing import assert_never
 
 from graylift.analysis import bounds, evidence, mixture, reference, sentences, share, sickness
 from graylift.analysis.betting import Side
-from graylift.analysis.bounds import Bounds
 from graylift.analysis.evidence import Known
-from graylift.analysis.mixture import LASTING, ONE_STAGE, Mixture
+from graylift.analysis.mixture import LASTING, ONE_STAGE, Mixture, Starts
 from graylift.analysis.sample import Stratum, added, sample_from_windows, stratum_from_windows, unlabelled
 from graylift.analysis.state import JudgeState, StageEvidence, dump, load
 from graylift.domain.evidence import INTERVAL_S, Window
@@ -92,15 +91,17 @@ def observe(spec: JudgeSpec, state: JudgeState, windows: Sequence[Window]) -> Ju
         return state
     strata = tuple(stratum_from_windows(sample, split) for split in state.splits)
     pasts = evidence.known(spec.checks, state.reference)
-    followed = tuple(
-        _follow_release(check, running, limits, past, strata)
-        for check, running, limits, past in zip(spec.checks, state.against, state.bounds, pasts, strict=True)
-    )
+    rollback = tuple(check.rollback_if_worse for check in spec.checks)
+    against, limits = state.against, state.bounds
+    for stratum in strata:
+        if stratum.can_compare:
+            against = _follow(spec, rollback, Side.WORSE, LASTING, against, pasts, stratum)
+            limits = bounds.follow(limits, spec.checks, pasts, stratum)
     stable = sample_from_windows(window for window in sample if window.arm is Role.STABLE)
     after = replace(
         state,
-        against=tuple(running for running, _ in followed),
-        bounds=tuple(limits for _, limits in followed),
+        against=against,
+        bounds=limits,
         stage=_follow_stage(spec, state, pasts, strata[-1]) if strata else state.stage,
         reference=reference.learn(state.reference, stable),
         recent_candidate=sickness.remember(
@@ -160,17 +161,21 @@ def _fresh_stage(spec: JudgeSpec, weights: Weights, promote: tuple[Margin, ...],
     )
 
 
-def _follow_release(
-    check: Check, running: Mixture, limits: Bounds, past: Known | None, strata: tuple[Stratum, ...]
-) -> tuple[Mixture, Bounds]:
-    if past is None:
-        return running, limits
-    for stratum in strata:
-        if stratum.can_compare:
-            log_e = evidence.log_e(check, check.rollback_if_worse, Side.WORSE, past, stratum)
-            running = mixture.follow(running, evidence.grid_of(check, Side.WORSE), LASTING, log_e)
-            limits = bounds.follow(limits, check, past, stratum)
-    return running, limits
+def _follow(
+    spec: JudgeSpec,
+    margins: Sequence[Margin],
+    side: Side,
+    starts: Starts,
+    running: tuple[Mixture, ...],
+    pasts: Sequence[Known | None],
+    stratum: Stratum,
+) -> tuple[Mixture, ...]:
+    """The evidence of all checks after one more stratum; a check without a past stands still."""
+    found = evidence.log_e(spec.checks, margins, side, pasts, stratum)
+    return tuple(
+        one if log_e is None else mixture.follow(one, evidence.grid_of(check, side), starts, log_e)
+        for check, one, log_e in zip(spec.checks, running, found, strict=True)
+    )
 
 
 def _follow_stage(
@@ -181,10 +186,12 @@ def _follow_stage(
     elapsed_s = stage.reports * INTERVAL_S
     # Being no worse than a sick stable says nothing good of a candidate.
     if stratum.can_compare and not state.recent_stable.is_sick:
-        within = tuple(
-            _follow_within(check, margin, running, past, stratum, elapsed_s=elapsed_s)
-            for check, margin, running, past in zip(spec.checks, stage.promote, within, pasts, strict=True)
+        # Requests are seen when they end: a stage that is young shows no slow answers, however slow the candidate is.
+        ripe = tuple(
+            None if past is None or elapsed_s < _PATIENCE * evidence.slowest_s(check, margin, past) else past
+            for check, margin, past in zip(spec.checks, stage.promote, pasts, strict=True)
         )
+        within = _follow(spec, stage.promote, Side.WITHIN, ONE_STAGE, within, ripe, stratum)
     sick = stage.sick
     if stratum.candidate.requests:
         tolerable = sickness.tolerable_share(state.reference.failed_share)
@@ -205,16 +212,6 @@ def _follow_stage(
     )
 
 
-def _follow_within(
-    check: Check, margin: Margin, running: Mixture, past: Known | None, stratum: Stratum, *, elapsed_s: float
-) -> Mixture:
-    # Requests are seen when they end: a stage that is young shows no slow answers, however slow the candidate is.
-    if past is None or elapsed_s < _PATIENCE * evidence.slowest_s(check, margin, past):
-        return running
-    log_e = evidence.log_e(check, margin, Side.WITHIN, past, stratum)
-    return mixture.follow(running, evidence.grid_of(check, Side.WITHIN), ONE_STAGE, log_e)
-
-
 def _found(spec: JudgeSpec, state: JudgeState) -> tuple[Verdict, ...]:
     """If the evidence of all checks together is complete: FAIL for the strongest and each that is enough alone."""
     shares = tuple(mixture.log_value(running, LASTING) - math.log(len(spec.checks)) for running in state.against)
@@ -228,7 +225,12 @@ def _found(spec: JudgeSpec, state: JudgeState) -> tuple[Verdict, ...]:
             number,
             Ruling.FAIL,
             sentences.failing(
-                check, state.stage.candidate, state.stage.stable, alone=own >= needed, chance=spec.false_rollback
+                check,
+                state.stage.candidate,
+                state.stage.stable,
+                alone=own >= needed,
+                chance=spec.false_rollback,
+                failures_are_slow=evidence.failures_are_slow(spec.checks, Side.WORSE),
             ),
         )
         for number, (check, own) in enumerate(zip(spec.checks, shares, strict=True))

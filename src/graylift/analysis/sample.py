@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ class Sample:
     def failed_share(self) -> float | None:
         """Of its requests, those that failed; None without a request."""
         return self.failed / self.requests if self.requests else None
+
+    def answered(self) -> Sample:
+        """Only the requests that were answered."""
+        return replace(self, requests=self.requests - self.failed, failed=0)
 
     def slower_than(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many requests lie in bins higher than each of `numbers`; one that failed is slower than every answer."""

@@ -10,8 +10,11 @@ from graylift.analysis.sickness import Recent
 from graylift.domain.spec import Check, Margin
 
 
-def failing(check: Check, candidate: Sample, stable: Sample, *, alone: bool, chance: float) -> str:
-    """Why a check is FAIL. alone: its own evidence was enough; chance: the release's false-rollback bound."""
+def failing(
+    check: Check, candidate: Sample, stable: Sample, *, alone: bool, chance: float, failures_are_slow: bool
+) -> str:
+    """Why a check is FAIL. alone: its own evidence was enough; chance: the release's false-rollback bound;
+    failures_are_slow: for a latency, whether failures count against it."""
     if alone:
         bound = f"chance of this for a candidate within the limit: under {_percent(chance)}"
     else:
@@ -20,7 +23,7 @@ def failing(check: Check, candidate: Sample, stable: Sample, *, alone: bool, cha
             f"candidate within all limits is under {_percent(chance)}"
         )
     slow = ""
-    if check.quantile is not None and candidate.failed:
+    if check.quantile is not None and candidate.failed and failures_are_slow:
         slow = f"; its {_count(candidate.failed)} failed requests count as slower than any answer"
     found = f"{compared(check, candidate, stable)}; rollback limit {check.rollback_if_worse}"
     return f"{found} {_sizes(candidate, stable)}{slow}; {bound}"

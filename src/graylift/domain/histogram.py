@@ -7,9 +7,11 @@ while bins that move with the data (t-digest, KLL) void it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 BASE = 1.01
 """Bin `b` holds the values v with BASE**b <= v < BASE**(b + 1): every value is known to 1 %."""
@@ -56,18 +58,22 @@ class Histogram:
 
     def quantile_bin(self, q: float) -> int | None:
         """The bin that holds the q-quantile (the ceil(q * count)-th smallest value); None if empty. 0 < q <= 1."""
-        rank = math.ceil(q * self.count)
-        seen = 0
-        for number, count in self.bins:
-            seen += count
-            if seen >= rank:
-                return number
-        return None
+        return self.quantile_bins((q,))[0]
+
+    def quantile_bins(self, qs: Sequence[float]) -> tuple[int | None, ...]:
+        """`quantile_bin` of each, counted through once."""
+        if not self.bins:
+            return (None,) * len(qs)
+        up_to = tuple(accumulate(count for _, count in self.bins))
+        return tuple(self.bins[bisect_left(up_to, math.ceil(q * up_to[-1]))][0] for q in qs)
 
     def quantile(self, q: float) -> float | None:
         """The q-quantile in seconds, known to 1 %: the geometric middle of its bin. None if empty."""
-        number = self.quantile_bin(q)
-        return None if number is None else BASE ** (number + 0.5)
+        return self.quantiles((q,))[0]
+
+    def quantiles(self, qs: Sequence[float]) -> tuple[float | None, ...]:
+        """`quantile` of each, counted through once."""
+        return tuple(None if number is None else BASE ** (number + 0.5) for number in self.quantile_bins(qs))
 
 
 EMPTY = Histogram()
