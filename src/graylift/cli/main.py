@@ -27,12 +27,13 @@ app = typer.Typer(
     help="Put a new version of a model into production a little at a time; take it back by itself when it is worse.",
     epilog="Start with [bold]graylift demo[/bold], then [bold]graylift validate FILE[/bold] and "
     "[bold]graylift run FILE[/bold] with your own model. Exit codes: 0 done, 1 our failure, 2 wrong file or use, "
-    "3 rolled back, 4 rejected before traffic, 130 interrupted.",
+    "3 rolled back or FAIL, 4 rejected before traffic, 5 INCONCLUSIVE, 130 interrupted.",
 )
 
 RELEASES = "Releases"
 STEERING = "Steering a release"
 LOOKING = "Looking"
+JUDGING = "Judging and planning"
 
 State = Annotated[
     Path | None,
@@ -62,6 +63,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, f
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stays in the events and in the report.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The release file.")]
 Service = Annotated[str, typer.Argument(metavar="NAME", help="A service, and so its newest release.")]
+Rules = Annotated[
+    Path | None,
+    typer.Option("--spec", metavar="FILE", help="A release file, for its judge and stages; its models may be missing."),
+]
 AnyName = Annotated[str, typer.Argument(metavar="NAME", help="A service (its newest release), or a release id.")]
 
 
@@ -226,6 +231,26 @@ def report(
         from graylift.cli import looking
 
         looking.report(name, form, out, state)
+
+
+@app.command(rich_help_panel=JUDGING)
+def judge(
+    stable: Annotated[Path, typer.Option("--stable", metavar="FILE", help="Recorded requests of stable.")],
+    candidate: Annotated[Path, typer.Option("--candidate", metavar="FILE", help="Recorded requests of the candidate.")],
+    spec: Rules = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Judge recorded requests as a release would have been judged: exit 0 PASS, 3 FAIL, 5 INCONCLUSIVE.
+
+    Files are CSV, JSON lines or Parquet with the columns [bold]time[/bold] (epoch seconds or ISO 8601, when the request
+    ended), [bold]status[/bold], [bold]latency_ms[/bold], and [bold]weight[/bold] (the candidate's, in percent) if it
+    changed. Without a release file its default margins hold.
+    """
+    with _explained():
+        from graylift.cli import judging
+
+        raise typer.Exit(judging.judge(stable, candidate, spec, as_json=as_json))
 
 
 def _steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None:

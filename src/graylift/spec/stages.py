@@ -51,7 +51,7 @@ def _read_stage(fields: Fields, weight: Read[Weights], checks: tuple[Check, ...]
         observe_s=observe.value,
         min_requests=min_requests.value,
         approval_required=approval.value,
-        promote_if_within=tuple(_effective_margins(weight.value, checks or (), [read.value for read in own.value])),
+        promote_if_within=tuple(effective_margins(weight.value, checks or (), [read.value for read in own.value])),
     )
 
 
@@ -100,7 +100,7 @@ def _read_margin(checks: tuple[Check, ...] | None, key: Scalar, node: Node) -> P
     return PromoteMargin(key.text, margin)
 
 
-def _effective_margins(
+def effective_margins(
     weight: Weights, checks: Sequence[Check], own: Sequence[PromoteMargin]
 ) -> Iterator[PromoteMargin]:
     """Where this stage asks for something else than the check's own promote margin."""
