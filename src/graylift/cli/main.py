@@ -253,6 +253,27 @@ def judge(
         raise typer.Exit(judging.judge(stable, candidate, spec, as_json=as_json))
 
 
+@app.command(rich_help_panel=JUDGING)
+def plan(
+    file: File,
+    rate: Annotated[str, typer.Option("--rate", help="Requests of both arms together: 40/s, 90/m, 500/h.")],
+    errors: Annotated[str, typer.Option("--errors", help="The share of requests that stable fails.")] = "0.5%",
+    latency: Annotated[
+        str, typer.Option("--latency", help="Quantiles of stable's latency; how far they lie apart is what counts.")
+    ] = "p50=80ms,p99=260ms",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """How long each stage of a release file takes until it likely passes, and what regression it would catch.
+
+    Warns of a stage that would not conclude within a day, with what would help. Nothing is started.
+    """
+    with _explained():
+        from graylift.cli import planning
+
+        planning.plan(file, rate, errors, latency, as_json=as_json)
+
+
 def _steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None:
     with _explained():
         from graylift.cli import commands
