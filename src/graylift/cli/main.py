@@ -233,6 +233,15 @@ def report(
         looking.report(name, form, out, state)
 
 
+@app.command(rich_help_panel=LOOKING)
+def explain(name: AnyName, state: State = None) -> None:
+    """Retell one release in plain words: its checks, each stage, each verdict with its numbers, why it ended so."""
+    with _explained():
+        from graylift.cli import looking
+
+        looking.explain(name, state)
+
+
 @app.command(rich_help_panel=JUDGING)
 def judge(
     stable: Annotated[Path, typer.Option("--stable", metavar="FILE", help="Recorded requests of stable.")],
