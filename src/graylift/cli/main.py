@@ -283,6 +283,31 @@ def plan(
         planning.plan(file, rate, errors, latency, as_json=as_json)
 
 
+@app.command(rich_help_panel=JUDGING)
+def calibrate(
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", metavar="FILE", help="Recorded requests: one file a replica, or a column `replica`."),
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option("--service", metavar="NAME", help="Stable's stored evidence of a service instead.")
+    ] = None,
+    spec: Rules = None,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """How much copies of one model differ by themselves, and so how narrow a latency margin may be.
+
+    With [bold]--spec[/bold] the file's rollback margins are held against it: exit 2 if one is below the noise floor,
+    with the margins to write instead.
+    """
+    with _explained():
+        from graylift.cli import calibrating
+
+        raise typer.Exit(calibrating.calibrate(file or (), service, spec, state, as_json=as_json))
+
+
 def _steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None:
     with _explained():
         from graylift.cli import commands
