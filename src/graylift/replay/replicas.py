@@ -19,7 +19,7 @@ from graylift.replay.records import Records, records_from
 Blocks = Mapping[int, Histogram]
 """Answers by the number of the block they ended in."""
 
-LENGTHS_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+LENGTHS_S = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 def recorded(tables: Iterable[Table]) -> tuple[Records, ...]:
