@@ -240,3 +240,21 @@ def test_files_that_are_not_there_or_of_another_kind_are_refused(stable: Path, t
     wrong = tmp_path / "c.parquet"
     wrong.write_bytes(b"PAR?")
     assert "no Parquet" in refusal(stable, wrong)
+
+
+def test_kayentas_rules_are_there_for_comparison_and_say_that_they_bound_nothing(tmp_path: Path) -> None:
+    stable = csv_file(tmp_path / "s.csv", requests(0, rate=10, seconds=2_400))
+    good = csv_file(tmp_path / "g.csv", requests(1, rate=5, seconds=2_400))
+    bad = csv_file(tmp_path / "b.csv", requests(2, rate=5, seconds=2_400, errors=0.1, slower=1.5))
+    code, document = told(stable, good, "--method", "kayenta")
+    assert (code, document["verdict"], document["score"]) == (0, "PASS", 100.0)
+    code, document = told(stable, bad, "--method", "kayenta")
+    assert (code, document["verdict"]) == (3, "FAIL")
+    assert document["metrics"][0]["classification"] == "High"
+    assert document["metrics"][0]["points"] == [40, 40]
+    said = (
+        CliRunner()
+        .invoke(app, ["judge", "--stable", str(stable), "--candidate", str(bad), "--method", "kayenta"])
+        .stdout
+    )
+    assert "bound no error rate" in said

@@ -12,13 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from graylift.analysis import kayenta
 from graylift.cli.live import console
+from graylift.cli.method import Method
 from graylift.domain.judgement import Ruling, Verdict
 from graylift.domain.spec import JudgeSpec, Stage
-from graylift.domain.weights import Weights
+from graylift.domain.weights import Role, Weights
 from graylift.replay.course import course_from, length_for
+from graylift.replay.points import points_of
 from graylift.replay.reading import Table, read
-from graylift.replay.records import records_from
+from graylift.replay.records import Records, records_from
 from graylift.replay.replaying import Replay, replay
 from graylift.spec import DEFAULT, effective_margins, load_rules
 
@@ -28,10 +31,12 @@ STYLES = {Ruling.PASS: "bold green", Ruling.FAIL: "bold red", Ruling.INCONCLUSIV
 _NOT_JUDGED = ("ttft_ms", "tpot_ms", "output_tokens")
 
 
-def judge(stable: Path, candidate: Path, rules: Path | None, *, as_json: bool) -> int:
+def judge(stable: Path, candidate: Path, rules: Path | None, method: Method, *, as_json: bool) -> int:
     """Exit code: 0 PASS, 3 FAIL, 5 INCONCLUSIVE."""
     tables = read(stable), read(candidate)
     ours, theirs = (records_from(table) for table in reversed(tables))
+    if method is Method.KAYENTA:
+        return _kayenta(theirs, ours, _rules(rules, set())[0], as_json=as_json)
     length_s = length_for(theirs, ours)
     course = course_from(theirs, ours, length_s)
     spec, stages = _rules(rules, {weights for interval in course.intervals for weights in interval.began})
@@ -41,8 +46,50 @@ def judge(stable: Path, candidate: Path, rules: Path | None, *, as_json: bool) -
         sys.stdout.write(json.dumps(structure_from(found, told, length_s), indent=2, ensure_ascii=False) + "\n")
     else:
         for line, style in _lines(found, told, length_s):
-            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+            _say(line, style)
     return EXIT_CODES[found.ruling]
+
+
+def _kayenta(stable: Records, candidate: Records, spec: JudgeSpec, *, as_json: bool) -> int:
+    """Kayenta's verdict: a score, not a bound."""
+    course = course_from(stable, candidate, kayenta.STEP_S)
+    found = {
+        check.name: kayenta.classify(points_of(course, check, Role.CANDIDATE), points_of(course, check, Role.STABLE))
+        for check in spec.checks
+    }
+    score = kayenta.score(found)
+    ruling = Ruling.INCONCLUSIVE
+    if score is not None and score >= kayenta.PASS_SCORE:
+        ruling = Ruling.PASS
+    elif score is not None and score <= kayenta.MARGINAL_SCORE:
+        ruling = Ruling.FAIL
+    told = (*stable.told, *candidate.told)
+    if as_json:
+        metrics = [
+            {
+                "name": name,
+                "classification": one.classification.value,
+                "points": list(one.points),
+                "shift": one.estimate,
+                "shift_low": one.low,
+                "shift_high": one.high,
+            }
+            for name, one in found.items()
+        ]
+        document = {"method": "kayenta", "verdict": ruling.value, "score": score, "metrics": metrics}
+        sys.stdout.write(json.dumps({**document, "notes": list(told)}, indent=2, ensure_ascii=False) + "\n")
+        return EXIT_CODES[ruling]
+    shown = "no data" if score is None else f"score {score:.0f}"
+    _say(f"{ruling.value} by Kayenta's rules: {shown} (pass from 95, fail up to 75)", STYLES[ruling])
+    for name, one in found.items():
+        _say(f"  {one.classification.value:8}{name} (candidate {one.points[0]:,} points, stable {one.points[1]:,})")
+    for sentence in (*told, "these rules bound no error rate over a release; without --method there is one"):
+        _say(f"  note: {sentence}", "dim")
+    return EXIT_CODES[ruling]
+
+
+def _say(line: str, style: str = "") -> None:
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def structure_from(found: Replay, told: tuple[str, ...], length_s: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from graylift.cli.installation import DEFAULT_LISTEN
+from graylift.cli.method import Method
 from graylift.cli.reporting import ReportFormat
 from graylift.demo.catalogue import ENTRIES, Variant
 from graylift.domain.release import CommandKind
@@ -247,6 +248,9 @@ def judge(
     stable: Annotated[Path, typer.Option("--stable", metavar="FILE", help="Recorded requests of stable.")],
     candidate: Annotated[Path, typer.Option("--candidate", metavar="FILE", help="Recorded requests of the candidate.")],
     spec: Rules = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="The judge of releases, or Kayenta's rules for comparison.")
+    ] = Method.ANYTIME,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -259,7 +263,7 @@ def judge(
     with _explained():
         from graylift.cli import judging
 
-        raise typer.Exit(judging.judge(stable, candidate, spec, as_json=as_json))
+        raise typer.Exit(judging.judge(stable, candidate, spec, method, as_json=as_json))
 
 
 @app.command(rich_help_panel=JUDGING)
