@@ -12,8 +12,8 @@ the interval are where it crosses the normal quantiles, the estimate is where it
 bisection (Bauer 1972, as R's wilcox.test does it).
 
 What it does not promise: the test is run anew at each look and on points that are no independent draws, so there is
-no bound over a release; `benchmarks/judge` shows what comes of that. Small n: the normal form from the first point on (R
-is exact below 50 points without ties); the interval ends at the extreme differences, so two points can be High.
+no bound over a release; `benchmarks/judge` shows what comes of that. Small n: the normal form from the first point on
+(R is exact below 50 points without ties); the interval ends at the extreme differences, so two points can be High.
 """
 
 from __future__ import annotations
