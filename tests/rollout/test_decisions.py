@@ -10,7 +10,7 @@ from graylift.domain.judgement import Decision, DecisionKind, Judgement, Ruling
 from graylift.domain.release import CheckReport, Phase, Release, Situation
 from graylift.domain.revision import Instance, InstanceState
 from graylift.domain.routing import GatewayState
-from graylift.domain.spec import OnFailure, Stage
+from graylift.domain.spec import OnFailure, OnInconclusive, Stage
 from graylift.domain.weights import ALL, Weights
 from graylift.rollout import decide, evolve
 from graylift.rollout.wording import duration
@@ -114,6 +114,51 @@ DEAD = instance(CANDIDATE, InstanceState.DEAD, "signal 9")
 )
 def test_a_stage_holds_with_the_most_telling_reason(seen: Situation, observed_s: float, why: str) -> None:
     assert decide(release(observed_s=observed_s), seen, NOW) == hold(why)
+
+
+def limited(then: OnInconclusive, **changes: object) -> Release:
+    """A release whose first stage may last 15 minutes without being proven good."""
+    first = replace(SPEC.stages[0], max_duration_s=900.0, on_inconclusive=then)
+    return release(spec=replace(SPEC, stages=(first, *SPEC.stages[1:])), **changes)
+
+
+UNDECIDED = situation(judged=judgement(Ruling.PASS, Ruling.INCONCLUSIVE))
+
+
+@pytest.mark.parametrize(
+    ("then", "kind"),
+    [
+        (OnInconclusive.HOLD, DecisionKind.HOLD),
+        (OnInconclusive.PAUSE, DecisionKind.PAUSE),
+        (OnInconclusive.ROLLBACK, DecisionKind.ROLLBACK),
+    ],
+)
+def test_a_stage_that_is_not_proven_good_in_its_time_does_what_the_file_says(
+    then: OnInconclusive, kind: DecisionKind
+) -> None:
+    for unproven in (UNDECIDED, situation(judged=None)):
+        assert decide(limited(then, entered_s=NOW - 899), unproven, NOW).kind is DecisionKind.HOLD
+        late = decide(limited(then, entered_s=NOW - 900), unproven, NOW)
+        assert late.kind is kind
+        assert (kind is DecisionKind.HOLD) or late.why.startswith("not proven good within 15 min: ")
+
+
+@pytest.mark.parametrize("then", OnInconclusive)
+def test_time_that_is_over_takes_nothing_from_a_stage_that_passed(then: OnInconclusive) -> None:
+    assert decide(limited(then, entered_s=NOW - 5_000), situation(), NOW).kind is DecisionKind.ADVANCE
+
+
+def test_a_person_who_resumes_gives_the_stage_its_whole_time_again() -> None:
+    resumed = limited(OnInconclusive.PAUSE, entered_s=NOW - 5_000, resumed_s=NOW - 899)
+    assert decide(resumed, UNDECIDED, NOW).kind is DecisionKind.HOLD
+    assert decide(resumed, UNDECIDED, NOW + 1).kind is DecisionKind.PAUSE
+
+
+def test_waiting_for_a_person_is_not_being_unproven() -> None:
+    waiting = limited(OnInconclusive.ROLLBACK, entered_s=NOW - 5_000)
+    first = replace(waiting.spec.stages[0], approval_required=True)
+    waiting = replace(waiting, spec=replace(waiting.spec, stages=(first, *waiting.spec.stages[1:])))
+    assert decide(waiting, situation(), NOW) == hold("waiting for approval: graylift approve file-type")
 
 
 def test_without_a_gateway_a_stage_holds() -> None:

@@ -18,6 +18,7 @@ from graylift.domain.spec import (
     MarginKind,
     Metric,
     OnFailure,
+    OnInconclusive,
     OnnxModel,
     PromoteMargin,
     ReleaseSpec,
@@ -180,3 +181,10 @@ def test_the_folder_is_part_of_what_a_relative_path_means() -> None:
 def test_text_that_cannot_be_mistaken_is_taken_as_it_is(read: Reader, value: str) -> None:
     spec = read(SHORT.replace("models/v2.onnx", value))
     assert spec.candidate.model == OnnxModel(f"/base/{value.strip(chr(34) + chr(39))}")
+
+
+def test_a_stage_may_say_what_follows_when_it_is_not_proven_in_time(good: str, read: Reader) -> None:
+    text = good.replace("observe: 10m", "observe: 10m, maxDuration: 6h, onInconclusive: rollback")
+    first, second, _ = read(text).stages
+    assert (first.max_duration_s, first.on_inconclusive) == (6 * 3600.0, OnInconclusive.ROLLBACK)
+    assert (second.max_duration_s, second.on_inconclusive) == (None, OnInconclusive.HOLD)

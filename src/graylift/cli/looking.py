@@ -1,5 +1,5 @@
-"""The commands that only look: validate, status, events, report. They need the store and no controller, so they start
-in a moment. Called by `main.py`."""
+"""The commands that only look: validate, status, events, report, explain. They need the store and no controller, so
+they start in a moment. Called by `main.py`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,14 @@ def report(name: str, form: ReportFormat, out: Path | None, state: Path | None) 
     except OSError as exc:
         raise CommandRefused(f"cannot write {out}: {exc.strerror}") from exc
     console.print(f"wrote {out}")
+
+
+def explain(name: str, state: Path | None) -> None:
+    from graylift import report as pages
+
+    with open_store(installation_from(state)) as store:
+        history = store.history(newest_release(store, name).id)
+    sys.stdout.write(pages.explain(history.release, history.events, history.reports))
 
 
 def _status_of_all(installation: Installation, store: SqlStore, *, as_json: bool) -> None:

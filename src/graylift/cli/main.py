@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from graylift.cli.installation import DEFAULT_LISTEN
+from graylift.cli.method import Method
 from graylift.cli.reporting import ReportFormat
 from graylift.demo.catalogue import ENTRIES, Variant
 from graylift.domain.engine import Precision, Runtime
@@ -28,13 +29,14 @@ app = typer.Typer(
     help="Put a new version of a model into production a little at a time; take it back by itself when it is worse.",
     epilog="Start with [bold]graylift demo[/bold], then [bold]graylift validate FILE[/bold] and "
     "[bold]graylift run FILE[/bold] with your own model. Exit codes: 0 done, 1 our failure, 2 wrong file or use, "
-    "3 rolled back, 4 rejected before traffic, 130 interrupted.",
+    "3 rolled back or FAIL, 4 rejected before traffic, 5 INCONCLUSIVE, 130 interrupted.",
 )
 
 RELEASES = "Releases"
 ENGINES = "Engines"
 STEERING = "Steering a release"
 LOOKING = "Looking"
+JUDGING = "Judging and planning"
 
 profile = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Profiles: the shapes an engine is built for."
@@ -69,6 +71,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, f
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stays in the events and in the report.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The release file.")]
 Service = Annotated[str, typer.Argument(metavar="NAME", help="A service, and so its newest release.")]
+Rules = Annotated[
+    Path | None,
+    typer.Option("--spec", metavar="FILE", help="A release file, for its judge and stages; its models may be missing."),
+]
 AnyName = Annotated[str, typer.Argument(metavar="NAME", help="A service (its newest release), or a release id.")]
 
 
@@ -372,6 +378,84 @@ def report(
         from graylift.cli import looking
 
         looking.report(name, form, out, state)
+
+
+@app.command(rich_help_panel=LOOKING)
+def explain(name: AnyName, state: State = None) -> None:
+    """Retell one release in plain words: its checks, each stage, each verdict with its numbers, why it ended so."""
+    with _explained():
+        from graylift.cli import looking
+
+        looking.explain(name, state)
+
+
+@app.command(rich_help_panel=JUDGING)
+def judge(
+    stable: Annotated[Path, typer.Option("--stable", metavar="FILE", help="Recorded requests of stable.")],
+    candidate: Annotated[Path, typer.Option("--candidate", metavar="FILE", help="Recorded requests of the candidate.")],
+    spec: Rules = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="The judge of releases, or Kayenta's rules for comparison.")
+    ] = Method.ANYTIME,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Judge recorded requests as a release would have been judged: exit 0 PASS, 3 FAIL, 5 INCONCLUSIVE.
+
+    Files are CSV, JSON lines or Parquet with the columns [bold]time[/bold] (epoch seconds or ISO 8601, when the request
+    ended), [bold]status[/bold], [bold]latency_ms[/bold], and [bold]weight[/bold] (the candidate's, in percent) if it
+    changed. Without a release file its default margins hold.
+    """
+    with _explained():
+        from graylift.cli import judging
+
+        raise typer.Exit(judging.judge(stable, candidate, spec, method, as_json=as_json))
+
+
+@app.command(rich_help_panel=JUDGING)
+def plan(
+    file: File,
+    rate: Annotated[str, typer.Option("--rate", help="Requests of both arms together: 40/s, 90/m, 500/h.")],
+    errors: Annotated[str, typer.Option("--errors", help="The share of requests that stable fails.")] = "0.5%",
+    latency: Annotated[
+        str, typer.Option("--latency", help="Quantiles of stable's latency; how far they lie apart is what counts.")
+    ] = "p50=80ms,p99=260ms",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """How long each stage of a release file takes until it likely passes, and what regression it would catch.
+
+    Warns of a stage that would not conclude within a day, with what would help. Nothing is started.
+    """
+    with _explained():
+        from graylift.cli import planning
+
+        planning.plan(file, rate, errors, latency, as_json=as_json)
+
+
+@app.command(rich_help_panel=JUDGING)
+def calibrate(
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", metavar="FILE", help="Recorded requests: one file a replica, or a column `replica`."),
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option("--service", metavar="NAME", help="Stable's stored evidence of a service instead.")
+    ] = None,
+    spec: Rules = None,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """How much copies of one model differ by themselves, and so how narrow a latency margin may be.
+
+    With [bold]--spec[/bold] the file's rollback margins are held against it: exit 2 if one is below the noise floor,
+    with the margins to write instead.
+    """
+    with _explained():
+        from graylift.cli import calibrating
+
+        raise typer.Exit(calibrating.calibrate(file or (), service, spec, state, as_json=as_json))
 
 
 def _steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None:

@@ -109,6 +109,7 @@ class Release:
     observed_s:    seconds of this stage of which evidence was seen, each counted once
     stage_table:   version of the first routing table of this stage; older evidence is not of this stage
     approved:      a person approved this stage
+    resumed_s:     when a person last let this stage go on, None if nobody did; its longest duration counts from then
     salt:          see ServiceRoutes.salt
     checks:        what was checked before traffic, as far as it has come; None before the first check ended
     judgement:     the last look of this stage, None before the first
@@ -132,6 +133,7 @@ class Release:
     judgement: Judgement | None = None
     done: tuple[StageRecord, ...] = ()
     finished_s: float | None = None
+    resumed_s: float | None = None
 
     @property
     def service(self) -> str:

@@ -144,6 +144,14 @@ class PromoteMargin:
     margin: Margin
 
 
+class OnInconclusive(Enum):
+    """What follows where a stage has lasted its longest and is not proven good: neither evidence nor a verdict."""
+
+    HOLD = "hold"
+    PAUSE = "pause"
+    ROLLBACK = "rollback"
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of the release.
@@ -151,6 +159,7 @@ class Stage:
     observe_s:    how long it is observed at least; for the last stage (all traffic) this is the watch,
                   during which the old stable stays warm
     min_requests: candidate requests it takes at least
+    max_duration_s: how long it may last until it is proven good, None: for ever; then `on_inconclusive`
     """
 
     weights: Weights
@@ -158,6 +167,8 @@ class Stage:
     min_requests: int = 0
     approval_required: bool = False
     promote_if_within: tuple[PromoteMargin, ...] = ()
+    max_duration_s: float | None = None
+    on_inconclusive: OnInconclusive = OnInconclusive.HOLD
 
     @property
     def is_watch(self) -> bool:

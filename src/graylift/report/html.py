@@ -11,6 +11,7 @@ from itertools import pairwise
 from graylift.domain.release import Phase
 from graylift.domain.weights import NONE, Role
 from graylift.report import words
+from graylift.report.effects import CheckEffects, effect_plots
 from graylift.report.facts import Facts
 from graylift.report.plot import Line, Mark, Plot, svg_from
 from graylift.report.series import LEAST_REQUESTS, Point, thickened
@@ -19,11 +20,15 @@ from graylift.report.template import metrics_of, template
 _page = template("page.html.j2", autoescape=True)
 
 
-def html_from(facts: Facts) -> str:
-    """A whole HTML document."""
-    plots = [(plot.title, svg_from(plot)) for plot in plots_from(facts)]
+def html_from(facts: Facts, effects: Sequence[CheckEffects] = ()) -> str:
+    """A whole HTML document. effects: what the judge knew, look by look; without them that plot is left out."""
     return _page.render(
-        facts=facts, release=facts.release, plots=plots, metrics=metrics_of(facts), least_requests=LEAST_REQUESTS
+        facts=facts,
+        release=facts.release,
+        plots=[(plot.title, svg_from(plot)) for plot in plots_from(facts)],
+        certainty=[(plot.title, svg_from(plot)) for plot in effect_plots(effects)],
+        metrics=metrics_of(facts),
+        least_requests=LEAST_REQUESTS,
     )
 
 

@@ -40,7 +40,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """label: of a value on the y axis, with its unit. least_top: the y axis reaches at least there."""
+    """label: of a value on the y axis, with its unit. least_top: the y axis reaches at least there.
+
+    along: ticks of the x axis, which is time unless it says otherwise; then `from_s`, `to_s` and the places of points
+           and marks are in its unit
+    """
 
     title: str
     lines: tuple[Line, ...]
@@ -50,6 +54,7 @@ class Plot:
     label: Callable[[float], str]
     least_top: float = 0.0
     logarithmic: bool = False
+    along: Callable[[float, float], list[tuple[float, str]]] | None = None
 
 
 def svg_from(plot: Plot) -> str:
@@ -57,12 +62,15 @@ def svg_from(plot: Plot) -> str:
     svg = Element("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", attrib={"class": "plot"})
     SubElement(svg, "title").text = plot.title
     values = [value for line in plot.lines for _, value in line.points if value is not None]
-    ticks = log_ticks(values) if plot.logarithmic else linear_ticks(max([*values, plot.least_top, 0.0]))
+    if plot.logarithmic:
+        ticks = log_ticks(values)
+    else:
+        ticks = linear_ticks(max([*values, plot.least_top, 0.0]), min([*values, 0.0]))
     frame = _Frame(plot, ticks)
     for tick in ticks:
         _line(svg, "grid", _LEFT, frame.y(tick), WIDTH - _RIGHT, frame.y(tick))
         _text(svg, "tick", _LEFT - 6, frame.y(tick) + 3.5, plot.label(tick), "end")
-    for at_s, label in time_ticks(plot.from_s, plot.to_s):
+    for at_s, label in (plot.along or time_ticks)(plot.from_s, plot.to_s):
         x = frame.x(at_s)
         _text(
             svg,
@@ -98,7 +106,7 @@ class _Frame:
 
     def __init__(self, plot: Plot, ticks: Sequence[float]) -> None:
         self._plot = plot
-        self._scale: Callable[[float], float] = math.log if plot.logarithmic else float
+        self._scale: Callable[[float], float] = _logarithm if plot.logarithmic else float
         self._low, self._high = self._scale(ticks[0]), self._scale(ticks[-1])
         self._seconds = max(plot.to_s - plot.from_s, 1e-9)
 
@@ -107,7 +115,7 @@ class _Frame:
         return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
-        share = max(0.0, (self._scale(max(value, _LEAST)) - self._low) / (self._high - self._low))
+        share = max(0.0, (self._scale(value) - self._low) / (self._high - self._low))
         return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
 
     def path(self, line: Line) -> Iterator[str]:
@@ -120,12 +128,20 @@ class _Frame:
                     yield f"L{x} {y}"
 
 
-def linear_ticks(top: float) -> list[float]:
-    """0 and up to six more, at multiples of 1, 2 or 5, the last at or above `top`."""
-    if top < _LEAST:
+def linear_ticks(top: float, bottom: float = 0.0) -> list[float]:
+    """0 and up to six more, at multiples of 1, 2 or 5, the last at or above `top`, the first at or below `bottom`."""
+    if top < _LEAST and bottom > -_LEAST:
         return [0.0, 1.0]
-    step = next(step for step in _nice(top / 5) if step * 5 >= top)
-    return [step * number for number in range(math.ceil(top / step - 1e-9) + 1)]
+    top, bottom = max(top, 0.0), min(bottom, 0.0)
+    reach = top - bottom
+    step = next(step for step in _nice(reach / 5) if step * 5 >= reach)
+    return [step * number for number in range(math.floor(bottom / step + 1e-9), math.ceil(top / step - 1e-9) + 1)]
+
+
+def count_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """At most seven round numbers from `low` to `high`."""
+    ticks = (tick for tick in linear_ticks(max(high, 1.0)) if low <= tick <= high)
+    return [(tick, f"{tick:,.0f}") for tick in ticks if tick == round(tick)]
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
@@ -155,6 +171,10 @@ def _nice(least: float) -> Iterator[float]:
     while True:
         yield from (factor * 10.0**power for factor in (1.0, 2.0, 5.0))
         power += 1
+
+
+def _logarithm(value: float) -> float:
+    return math.log(max(value, _LEAST))
 
 
 def _line(svg: Element, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:

@@ -56,7 +56,7 @@ def _done(command: Command, service: Service | None, release: Release | None, ta
         case CommandKind.PAUSE:
             after = _pause(command, release)
         case CommandKind.RESUME:
-            after = _resume(command, release)
+            after = _resume(command, release, now)
         case CommandKind.APPROVE:
             after = _approve(release)
         case CommandKind.ABORT:
@@ -142,7 +142,7 @@ def _pause(command: Command, release: Release) -> Release:
     return replace(release, phase=Phase.PAUSED, reason=f"paused by {command.by}{because(command.reason)}")
 
 
-def _resume(command: Command, release: Release) -> Release:
+def _resume(command: Command, release: Release, now: float) -> Release:
     if release.phase in (Phase.PROGRESSING, Phase.PROMOTING):
         return release
     if release.phase is not Phase.PAUSED:
@@ -154,7 +154,7 @@ def _resume(command: Command, release: Release) -> Release:
             f"off the candidate, graylift promote {release.service} goes on nevertheless"
         )
     phase = Phase.PROMOTING if watch else Phase.PROGRESSING
-    return replace(release, phase=phase, reason=f"resumed by {command.by}{because(command.reason)}")
+    return replace(release, phase=phase, reason=f"resumed by {command.by}{because(command.reason)}", resumed_s=now)
 
 
 def _approve(release: Release) -> Release:

@@ -18,7 +18,7 @@ from typing import assert_never
 from graylift.domain.judgement import Decision, DecisionKind, Judgement, Ruling, Verdict
 from graylift.domain.release import Phase, Release, Situation
 from graylift.domain.revision import Instance, InstanceState, Revision
-from graylift.domain.spec import OnFailure
+from graylift.domain.spec import OnFailure, OnInconclusive
 from graylift.rollout.arms import candidate_of, stable_of
 from graylift.rollout.wording import because, duration
 
@@ -39,7 +39,12 @@ def decide(release: Release, situation: Situation, now: float) -> Decision:
             return (
                 _danger(release, situation)
                 or _alarm(release, situation)
-                or _hold(_unfit(release, situation) or _early(release, situation) or _unproven(release, situation))
+                or _unfinished(
+                    release,
+                    _unfit(release, situation) or _early(release, situation) or _unproven(release, situation),
+                    now,
+                )
+                or _hold(_unapproved(release))
                 or _next_stage(release)
             )
         case Phase.PAUSED:
@@ -61,6 +66,26 @@ def decide(release: Release, situation: Situation, now: float) -> Decision:
 
 def _hold(why: str | None) -> Decision | None:
     return None if why is None else Decision(DecisionKind.HOLD, why)
+
+
+def _unfinished(release: Release, why: str | None, now: float) -> Decision | None:
+    """Hold while a stage is not proven good; past its longest duration, do what the file says of that."""
+    if why is None:
+        return None
+    longest = release.current_stage.max_duration_s
+    since_s = release.entered_s if release.resumed_s is None else release.resumed_s
+    if longest is None or now - since_s < longest:
+        return Decision(DecisionKind.HOLD, why)
+    told = f"not proven good within {duration(longest)}: {why}"
+    match release.current_stage.on_inconclusive:
+        case OnInconclusive.HOLD:
+            return Decision(DecisionKind.HOLD, why)
+        case OnInconclusive.PAUSE:
+            return Decision(DecisionKind.PAUSE, told)
+        case OnInconclusive.ROLLBACK:
+            return Decision(DecisionKind.ROLLBACK, told)
+        case _:
+            assert_never(release.current_stage.on_inconclusive)
 
 
 def _checking(release: Release, situation: Situation) -> Decision:
@@ -230,7 +255,7 @@ def _early(release: Release, situation: Situation) -> str | None:
 
 
 def _unproven(release: Release, situation: Situation) -> str | None:
-    """Why not every check of the file is a PASS; else what else the stage waits for."""
+    """Why not every check of the file is a PASS."""
     if not release.spec.judge.checks:
         return "no check judges this release, so nothing can pass"
     verdicts = {} if situation.judgement is None else {v.check: v for v in situation.judgement.verdicts}
@@ -242,7 +267,7 @@ def _unproven(release: Release, situation: Situation) -> str | None:
             return _told(verdict)
     if situation.judgement is None or not situation.judgement.passed:
         return "not every check has passed in this stage"
-    return _unapproved(release)
+    return None
 
 
 def _unapproved(release: Release) -> str | None:

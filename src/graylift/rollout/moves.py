@@ -62,6 +62,7 @@ def enter_phase(release: Release, phase: Phase, why: str, table: int, now: float
         observed_s=0.0,
         stage_table=table,
         approved=False,
+        resumed_s=None,
         finished_s=now if phase.is_final else None,
     )
 

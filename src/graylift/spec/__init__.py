@@ -6,6 +6,8 @@
 Called by the commands; it knows no other package than the domain.
 """
 
-from graylift.spec.loading import load, parse
+from graylift.spec.judge import DEFAULT
+from graylift.spec.loading import load, load_rules, parse
+from graylift.spec.stages import effective_margins
 
-__all__ = ["load", "parse"]
+__all__ = ["DEFAULT", "effective_margins", "load", "load_rules", "parse"]

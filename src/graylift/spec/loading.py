@@ -1,6 +1,6 @@
-"""The two ways in: a path or a text becomes a `ReleaseSpec`, or a SpecError with every problem.
+"""The ways in: a path or a text becomes a `ReleaseSpec`, or a SpecError with every problem.
 
-`load` is the only place of the package that touches the file system. Called by the commands.
+`load` and `load_rules` are the only place of the package that touches the file system. Called by the commands.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ _EXAMPLE = "docs/release-file.md shows what belongs here"
 
 def load(path: Path) -> ReleaseSpec:
     """Read the release file at `path` and see that the files it names are there. SpecError with all problems."""
+    return _load(path, _missing_file)
+
+
+def load_rules(path: Path) -> ReleaseSpec:
+    """Read the release file at `path` for its rules alone: its models may be elsewhere. SpecError with all problems."""
+    return _load(path, lambda _: None)
+
+
+def _load(path: Path, missing_file: MissingFile) -> ReleaseSpec:
     name = str(path)
     try:
         with path.open("rb") as file:
@@ -37,7 +46,7 @@ def load(path: Path) -> ReleaseSpec:
         place = Place(content.count(b"\n", 0, start) + 1, len(content[start : exc.start].decode()) + 1)
         problems = Problems(name, content.decode(errors="replace"))
         problems.fail(place, f"the byte 0x{content[exc.start]:02x} is not UTF-8", "save the file as UTF-8")
-    return _read(text, name, path.parent.absolute(), _missing_file)
+    return _read(text, name, path.parent.absolute(), missing_file)
 
 
 def parse(text: str, name: str, base: Path) -> ReleaseSpec:

@@ -150,6 +150,8 @@ STAGE = Shape(
         "minRequests": "candidate requests it takes at least",
         "approval": "required, if a person has to let it go on",
         "promoteIfWithin": "looser promote margins for this stage: {errors: 5pp}",
+        "maxDuration": "how long the stage may last without being proven good, as in 6h",
+        "onInconclusive": "hold, pause or rollback: what follows then",
         "watch": "how long the old stable stays warm after the last stage began, as in 30m",
     },
     later={"shadow": "delete this stage, and begin with a small weight: {weight: 1, observe: 10m}"},

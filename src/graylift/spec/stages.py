@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
-from graylift.domain.spec import Check, Metric, PromoteMargin, Stage
+from graylift.domain.spec import Check, Metric, OnInconclusive, PromoteMargin, Stage
 from graylift.domain.weights import ALL, NONE, Weights, weights_from_percent
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
@@ -18,6 +18,7 @@ from graylift.spec.values import any_margin, between, choice, duration, integer,
 _observation = between(0.1, 90 * 24 * 3600, "write a duration from 100ms to 2160h", duration)
 _requests = integer(0, 1_000_000_000)
 _approval = choice({"required": True})
+_on_inconclusive = choice({member.value: member for member in OnInconclusive})
 _LAST = "{weight: 100, watch: 30m}"
 
 
@@ -36,7 +37,7 @@ def read_stages(spec: Fields, checks: tuple[Check, ...] | None) -> tuple[Stage, 
 
 def _read_stage(fields: Fields, weight: Read[Weights], checks: tuple[Check, ...] | None) -> Stage:
     if weight.found == (ALL,):
-        for name in ("observe", "minRequests", "approval", "promoteIfWithin"):
+        for name in ("observe", "minRequests", "approval", "promoteIfWithin", "maxDuration", "onInconclusive"):
             why = f"`{name}` has no meaning where the candidate has all of the traffic: nothing is left to compare with"
             fields.refuse(name, why, f"write the last stage as {_LAST}")
         return Stage(ALL, observe_s=fields.read("watch", _observation).value)
@@ -46,13 +47,34 @@ def _read_stage(fields: Fields, weight: Read[Weights], checks: tuple[Check, ...]
     min_requests = fields.read_or(defaults.MIN_REQUESTS, "minRequests", _requests)
     approval = fields.read_or(default=False, name="approval", reader=_approval)
     own = fields.table("promoteIfWithin", partial(_read_margin, checks))
+    longest, then = _read_longest(fields, observe)
     return Stage(
         weights=weight.value,
         observe_s=observe.value,
         min_requests=min_requests.value,
         approval_required=approval.value,
-        promote_if_within=tuple(_effective_margins(weight.value, checks or (), [read.value for read in own.value])),
+        promote_if_within=tuple(effective_margins(weight.value, checks or (), [read.value for read in own.value])),
+        max_duration_s=longest,
+        on_inconclusive=then,
     )
+
+
+def _read_longest(fields: Fields, observe: Read[float]) -> tuple[float | None, OnInconclusive]:
+    """How long a stage may last unproven, and what follows; neither says anything without the other."""
+    then = fields.read_or(OnInconclusive.HOLD, "onInconclusive", _on_inconclusive)
+    if not fields.has("maxDuration"):
+        if then.found and then.value is not OnInconclusive.HOLD:
+            what = f"`onInconclusive: {then.value.value}` without `maxDuration` would never come about"
+            fields.problems.add(then.place, what, "add maxDuration, as in 6h, or delete onInconclusive")
+        return None, OnInconclusive.HOLD
+    longest = fields.read("maxDuration", _observation)
+    if then.found and then.value is OnInconclusive.HOLD:
+        what = "`maxDuration` says nothing while the stage is held when it is over"
+        fields.problems.add(longest.place, what, "write onInconclusive: pause or rollback beside it, or delete it")
+    if longest.found and observe.found and longest.value < observe.value:
+        what = "`maxDuration` is shorter than `observe`, so the stage could never be left forward"
+        fields.problems.add(longest.place, what, "make it several times as long as `observe`")
+    return longest.value, then.value
 
 
 def _weight(node: Node) -> Weights:
@@ -100,7 +122,7 @@ def _read_margin(checks: tuple[Check, ...] | None, key: Scalar, node: Node) -> P
     return PromoteMargin(key.text, margin)
 
 
-def _effective_margins(
+def effective_margins(
     weight: Weights, checks: Sequence[Check], own: Sequence[PromoteMargin]
 ) -> Iterator[PromoteMargin]:
     """Where this stage asks for something else than the check's own promote margin."""
