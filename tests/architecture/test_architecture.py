@@ -13,13 +13,16 @@ import importlib, importlib.abc, pkgutil, sys
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "envoy"}:
+        if name.split(".")[0] in {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings", "envoy"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
 import graylift
 names = [m.name for m in pkgutil.walk_packages(graylift.__path__, "graylift.") if not m.name.endswith("__main__")]
-names.remove("graylift.engine.onnx_runtime")  # to import it is to activate its runtime; engine/vendors.py does
+# To import one of these is to activate its runtime; engine/vendors.py does.
+names.remove("graylift.engine.onnx_runtime")
+names.remove("graylift.engine.tensorrt_runtime")
+names.remove("graylift.engine.tensorrt_rtx_runtime")
 for name in names:
     importlib.import_module(name)
 print(len(names))

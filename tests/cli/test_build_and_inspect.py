@@ -98,8 +98,16 @@ def test_an_engine_is_inspected_by_digest_by_its_beginning_and_by_path(shell: Sh
     assert all(answer.json == answers[0].json for answer in answers)
     assert answers[0].json["digest"] == built["digest"]
     assert answers[0].json["runs_here"] is True
+    assert answers[0].json["graph"] == {"Mul": 1, "Add": 1}
+    assert answers[0].json["layers"]
     shown = shell.call("inspect", built["digest"][:8]).out
-    for line in ("runs here  yes", "affine.onnx", built["digest"], "outputs    y: FP32[?,4]"):
+    for line in (
+        "runs here  yes",
+        "2 nodes in the model: 1 ",
+        "affine.onnx",
+        built["digest"],
+        "outputs    y: FP32[?,4]",
+    ):
         assert line in shown
 
 

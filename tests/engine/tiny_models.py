@@ -139,6 +139,57 @@ def logarithm(file: Path) -> Path:
     )
 
 
+def transformer(file: Path, width: int = 16, layers: int = 2) -> Path:
+    """ids: INT64[batch,length], mask: INT64[batch,length] -> y: FP32[batch,length,width]; attention and normalisation
+    in single operators, with an epsilon and a "minus infinity" that FP16 does not have."""
+    random = np.random.default_rng(7)
+    constants: dict[str, np.ndarray] = {
+        "table": random.normal(size=(100, width)).astype(np.float32),
+        "one": np.float32(1.0),
+        "lowest": np.float32(np.finfo(np.float32).min),
+        "epsilon": np.float32(1e-12),
+        "two": np.float32(2.0),
+        "scale": np.float32(width**-0.5),
+        "axes": np.int64([1]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x0"], name="embedding"),
+        helper.make_node("Cast", ["mask"], ["mask_f"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["one", "mask_f"], ["absent"]),
+        helper.make_node("Mul", ["absent", "lowest"], ["far"]),
+        helper.make_node("Unsqueeze", ["far", "axes"], ["bias"]),
+    ]
+    for n in range(layers):
+        for which in "qkv":
+            constants[f"w{which}{n}"] = (random.normal(size=(width, width)) * width**-0.5).astype(np.float32)
+            nodes.append(
+                helper.make_node("MatMul", [f"x{n}", f"w{which}{n}"], [f"{which}{n}"], name=f"project_{which}{n}")
+            )
+        nodes += [
+            helper.make_node("Transpose", [f"k{n}"], [f"kt{n}"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", [f"q{n}", f"kt{n}"], [f"qk{n}"]),
+            helper.make_node("Mul", [f"qk{n}", "scale"], [f"scaled{n}"]),
+            helper.make_node("Add", [f"scaled{n}", "bias"], [f"masked{n}"]),
+            helper.make_node("Softmax", [f"masked{n}"], [f"p{n}"], axis=-1),
+            helper.make_node("MatMul", [f"p{n}", f"v{n}"], [f"a{n}"]),
+            helper.make_node("Add", [f"x{n}", f"a{n}"], [f"r{n}"]),
+            helper.make_node("ReduceMean", [f"r{n}"], [f"mean{n}"], axes=[-1]),
+            helper.make_node("Sub", [f"r{n}", f"mean{n}"], [f"d{n}"]),
+            helper.make_node("Pow", [f"d{n}", "two"], [f"square{n}"]),
+            helper.make_node("ReduceMean", [f"square{n}"], [f"variance{n}"], axes=[-1]),
+            helper.make_node("Add", [f"variance{n}", "epsilon"], [f"safe{n}"], name=f"add_epsilon{n}"),
+            helper.make_node("Sqrt", [f"safe{n}"], [f"deviation{n}"]),
+            helper.make_node("Div", [f"d{n}", f"deviation{n}"], [f"x{n + 1}" if n + 1 < layers else "y"]),
+        ]
+    return _saved(
+        file,
+        nodes,
+        [_value(name, TensorProto.INT64, ["batch", "length"]) for name in ("ids", "mask")],
+        [_value("y", TensorProto.FLOAT, ["batch", "length", width])],
+        constants,
+    )
+
+
 def unknown_operator(file: Path) -> Path:
     return _saved(
         file,

@@ -50,6 +50,7 @@ MISTAKES = [
     ("{onnx: models/v1.onnx}", "{endpoint: https://host:1}", "https://", "http://host:port"),
     ("{onnx: models/v1.onnx}", "{endpoint: http://host:1/v2}", "http://", "no path"),
     ("{onnx: models/v1.onnx}", "{endpoint: 'http://host:1', threads: 1}", "threads", "beside `endpoint`"),
+    ("runtime: onnxruntime", "runtime: openvino", "openvino", "not supported yet"),
     ("runtime: onnxruntime", "runtime: torch", "torch", "known here: onnxruntime"),
     ("threads: 2", "threads: 010", "010", "no leading zero"),
     ("threads: 2", "threads: 0", "0\n      inputs", "from 1 to 256"),

@@ -1,21 +1,26 @@
-"""ports.Checklist on this machine: build both sides, then run every check in order. Called by the controller."""
+"""ports.Checklist on this machine: see that both sides fit it, build them, then run every check in order.
+
+Called by the controller.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from graylift.checks.build import Built, build_side
+from graylift.checks.compatibility import check_compatibility
 from graylift.checks.concurrency import check_concurrency
 from graylift.checks.interface import check_interface
 from graylift.checks.parity import check_parity
 from graylift.checks.served import check_served
 from graylift.checks.workplace import Workplace
-from graylift.domain.release import CheckReport, CheckResult
+from graylift.domain.release import CheckOutcome, CheckReport, CheckResult
 from graylift.domain.spec import ReleaseSpec, RevisionSpec
 from graylift.domain.weights import Role
-from graylift.engine.child import BUILD
+from graylift.engine.child import BUILD, CHECK
 from graylift.engine.progress import Progress, unheard
 
 PreReleaseCheck = Callable[[ReleaseSpec, Built, Built, Workplace], Awaitable[CheckResult]]
@@ -25,12 +30,20 @@ CHECKS: tuple[PreReleaseCheck, ...] = (check_interface, check_parity, check_conc
 
 
 class LocalChecklist:
-    """artefacts: folder of the artefact store; build: how a build is started, its options follow; progress: of what
-    runs now, for somebody who watches."""
+    """artefacts: folder of the artefact store; build, check: how either is started, its options follow; progress: of
+    what runs now, for somebody who watches."""
 
-    def __init__(self, artefacts: Path, *, build: Sequence[str] = BUILD, progress: Progress = unheard) -> None:
+    def __init__(
+        self,
+        artefacts: Path,
+        *,
+        build: Sequence[str] = BUILD,
+        check: Sequence[str] = CHECK,
+        progress: Progress = unheard,
+    ) -> None:
         self._artefacts = artefacts.resolve()
         self._build = tuple(build)
+        self._check = tuple(check)
         self._progress = progress
 
     async def run(self, spec: ReleaseSpec, tell: Callable[[CheckResult], None] = lambda _: None) -> CheckReport:
@@ -40,17 +53,18 @@ class LocalChecklist:
             results.append(result)
             tell(result)
 
-        async def built(role: Role, side: RevisionSpec) -> Built | None:
-            def progress(step: str, done: float) -> None:
-                self._progress(f"build {role.value}: {step}", done)
-
-            found, result = await build_side(spec.service, role, side, self._artefacts, self._build, progress)
+        sides = ((Role.STABLE, spec.stable), (Role.CANDIDATE, spec.candidate))
+        self._progress("compatibility", 0.0)
+        compatible = await asyncio.gather(*(check_compatibility(*side, self._check) for side in sides))
+        for result in compatible:
             ended(result)
-            return found
-
+        built: list[Built | None] = []
         # One after the other: each build may want all of the memory, and an A/A release builds but once.
-        stable = await built(Role.STABLE, spec.stable)
-        candidate = await built(Role.CANDIDATE, spec.candidate)
+        for (role, side), known in zip(sides, compatible, strict=True):
+            engine, result = await self._built(spec.service, role, side, known)
+            built.append(engine)
+            ended(result)
+        stable, candidate = built
         if stable is not None and candidate is not None:
             with tempfile.TemporaryDirectory(prefix="graylift-checks-") as scratch:
                 workplace = Workplace(self._artefacts, Path(scratch))
@@ -64,3 +78,15 @@ class LocalChecklist:
             candidate=None if candidate is None else candidate.revision,
             results=tuple(results),
         )
+
+    async def _built(
+        self, service: str, role: Role, spec: RevisionSpec, compatible: CheckResult
+    ) -> tuple[Built | None, CheckResult]:
+        if not compatible.lets_through:
+            sentence = f"{spec.name} was not built, for the reason that {compatible.check} gives"
+            return None, CheckResult(f"build {role.value}", CheckOutcome.SKIPPED, sentence)
+
+        def progress(step: str, done: float) -> None:
+            self._progress(f"build {role.value}: {step}", done)
+
+        return await build_side(service, role, spec, self._artefacts, self._build, progress)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from graylift.cli.installation import installation_from
 from graylift.cli.live import console
 from graylift.cli.passport import document_from_manifest, passport, print_rows
-from graylift.domain.engine import Manifest
+from graylift.domain.engine import Inspection, Manifest
 from graylift.engine.artefacts import ArtefactStore, this_machine
 from graylift.engine.vendors import vendor_of
 from graylift.errors import CommandRefused, EngineError
@@ -24,15 +26,26 @@ def inspect(target: str, state: Path | None, *, as_json: bool) -> None:
     """CommandRefused or EngineError if there is no such engine, or a damaged one."""
     root, digest = found(target, installation_from(state).artefacts)
     store = ArtefactStore(root)
-    manifest = store.manifest(digest)
+    inspection = store.inspect(digest)
+    manifest = inspection.manifest
     store.open(digest)
     folder = root / digest
     why_not = obstacles(manifest)
     if as_json:
-        document = {**document_from_manifest(manifest, folder), "runs_here": not why_not, "obstacles": why_not}
+        document = {
+            **document_from_manifest(manifest, folder),
+            "graph": dict(inspection.graph),
+            "layers": [{"name": each.name, "kind": each.kind, "datatype": each.datatype} for each in inspection.layers],
+            "runs_here": not why_not,
+            "obstacles": why_not,
+        }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return
-    rows = [*passport(manifest, folder), ("runs here", tuple(why_not) or ("yes: its machine and its versions",))]
+    rows = [
+        *passport(manifest, folder),
+        ("layers", _layers(inspection)),
+        ("runs here", tuple(why_not) or ("yes: its machine and its versions",)),
+    ]
     print_rows(console, rows)
 
 
@@ -61,6 +74,25 @@ def found(target: str, artefacts: Path) -> tuple[Path, str]:
     shown = ", ".join(digest[:12] for digest in known[:_LISTED]) or "none yet: graylift build MODEL.onnx makes one"
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     raise CommandRefused(f"no engine in {artefacts} begins with {target}; there are: {shown}{more}")
+
+
+def _layers(inspection: Inspection) -> tuple[str, ...]:
+    """Before and after fusion: how many, and of which kinds most."""
+    before = f"{sum(count for _, count in inspection.graph):,} nodes in the model: {_counted(inspection.graph)}"
+    if not inspection.layers:
+        return (before, f"{inspection.manifest.runtime.value} does not tell what it made of them")
+    kinds = Counter(each.kind for each in inspection.layers).most_common()
+    lines = [before, f"{len(inspection.layers):,} layers in the engine: {_counted(kinds)}"]
+    datatypes = Counter(each.datatype for each in inspection.layers if each.datatype is not None).most_common()
+    if datatypes:
+        lines.append(f"they give {_counted(datatypes)}")
+    return tuple(lines)
+
+
+def _counted(kinds: Sequence[tuple[str, int]]) -> str:
+    shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_LISTED])
+    rest = len(kinds) - _LISTED
+    return f"{shown} and {rest} more kinds" if rest > 0 else shown
 
 
 def obstacles(manifest: Manifest) -> list[str]:

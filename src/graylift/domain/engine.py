@@ -10,6 +10,8 @@ class Runtime(Enum):
     """What executes an engine. A member stands here only once its module works."""
 
     ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 class Precision(Enum):
@@ -56,6 +58,7 @@ class EngineSpec:
     threads:     threads for one inference
     profiles:    shapes to build for; requests outside all of them are refused. None: every shape the model allows
     calibration: absolute path of an .npz with one array for each input, samples along the first axis; for INT8 alone
+    settings:    the runtime's own, as (name, value), ascending by name; it refuses what it does not know
     """
 
     onnx: str
@@ -64,6 +67,7 @@ class EngineSpec:
     precision: Precision = Precision.FP32
     profiles: tuple[Profile, ...] = ()
     calibration: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +130,16 @@ class Manifest:
     built_at_s: float
     precision: Precision = Precision.FP32
     profiles: tuple[Profile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """All that can be told of an artefact without running it.
+
+    graph:  (operator, number of nodes) of the source model, most frequent first
+    layers: what the engine executes, after fusion; empty if the runtime does not tell
+    """
+
+    manifest: Manifest
+    graph: tuple[tuple[str, int], ...]
+    layers: tuple[Layer, ...]

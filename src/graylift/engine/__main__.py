@@ -1,8 +1,8 @@
-"""`python -m graylift.engine build`: one build in a process of its own, so that a crash of native code ends only that.
+"""`python -m graylift.engine build|check`: native code in a process of its own, so that a crash ends only that.
 
-Prints the manifest as one line of JSON; with --progress a line for each step before it. Exit 2 with one sentence on
-stderr if the engine cannot be built, 130 if it was interrupted. `run` and `reference` are the same for trials: an
-engine, or its source, on the cases of a file (`trial`).
+`build` prints the manifest as one line of JSON, with --progress a line for each step before it. `check` prints a list
+of facts, without building. `run` and `reference` are trials: an engine, or its source, on the cases of a file.
+Exit 2 with one sentence on stderr if the model cannot be built or would not run here, 130 if it was interrupted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import os
 import sys
 from pathlib import Path
 
+import orjson
+
 from graylift.domain.engine import EngineSpec, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
 from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
 from graylift.engine.trial import try_engine, try_source
+from graylift.engine.vendors import vendor_of
 from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts
 
@@ -26,14 +29,11 @@ def main() -> int:
     build = commands.add_parser("build", help="build an engine, or find it if it was built")
     build.set_defaults(act=_build)
     build.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
-    build.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
-    build.add_argument("--runtime", type=Runtime, default=Runtime.ONNXRUNTIME, help="what executes it")
-    build.add_argument("--threads", type=int, default=1, metavar="N", help="threads for one inference (default 1)")
-    build.add_argument("--precision", type=Precision, default=Precision.FP32, help="numbers it computes with")
-    build.add_argument("--profile", action="append", default=[], metavar="NAME=MIN,OPT,MAX",
-        help="shapes of one input to build for, as in input_ids=1x8,8x128,32x512; may be repeated")  # fmt: skip
-    build.add_argument("--calibration", type=Path, metavar="PATH", help="samples (.npz) to find 8-bit ranges with")
     build.add_argument("--progress", action="store_true", help="print a line of JSON for each step")
+    check = commands.add_parser("check", help="say whether an engine could be built and would run here")
+    check.set_defaults(act=_check)
+    for command in (build, check):
+        _add_options(command)
     run = commands.add_parser("run", help="run an engine on the cases of a file")
     run.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
     run.add_argument("--artefact", required=True, metavar="HEX", help="digest of the engine")
@@ -54,7 +54,7 @@ def main() -> int:
         sys.stderr.write(f"{exc}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("the build was interrupted; nothing was kept\n")
+        sys.stderr.write("interrupted; nothing was kept\n")
         return 130
     _write(answers, line + b"\n")
     return 0
@@ -64,15 +64,12 @@ def _build(arguments: argparse.Namespace, answers: int) -> bytes:
     progress: Progress = unheard
     if arguments.progress:
         progress = Sparing(lambda step, done: _write(answers, line_from_progress(step, done)))
-    spec = EngineSpec(
-        onnx=str(arguments.onnx.resolve()),
-        runtime=arguments.runtime,
-        threads=arguments.threads,
-        precision=arguments.precision,
-        profiles=profiles_from_texts(arguments.profile),
-        calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
-    )
-    return json_from_manifest(ArtefactStore(arguments.artefacts).build(spec, progress))
+    return json_from_manifest(ArtefactStore(arguments.artefacts).build(_spec_from(arguments), progress))
+
+
+def _check(arguments: argparse.Namespace, _: int) -> bytes:
+    spec = _spec_from(arguments)
+    return orjson.dumps(vendor_of(spec.runtime).check(spec))
 
 
 def _run(given: argparse.Namespace, _: int) -> bytes:
@@ -81,6 +78,38 @@ def _run(given: argparse.Namespace, _: int) -> bytes:
 
 def _reference(given: argparse.Namespace, _: int) -> bytes:
     return try_source(given.onnx, given.sha256, given.inputs, given.outputs)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """All that an EngineSpec holds."""
+    command.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
+    command.add_argument("--runtime", type=Runtime, default=Runtime.ONNXRUNTIME, help="what executes it")
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="threads for one inference (default 1)")
+    command.add_argument("--precision", type=Precision, default=Precision.FP32, help="numbers it computes with")
+    command.add_argument("--profile", action="append", default=[], metavar="NAME=MIN,OPT,MAX",
+        help="shapes of one input to build for, as in input_ids=1x8,8x128,32x512; may be repeated")  # fmt: skip
+    command.add_argument("--calibration", type=Path, metavar="PATH", help="samples (.npz) to find 8-bit ranges with")
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", type=_setting,
+        help="a setting of the runtime, as in workspace=4GiB; may be repeated")  # fmt: skip
+
+
+def _spec_from(arguments: argparse.Namespace) -> EngineSpec:
+    return EngineSpec(
+        onnx=str(arguments.onnx.resolve()),
+        runtime=arguments.runtime,
+        threads=arguments.threads,
+        precision=arguments.precision,
+        profiles=profiles_from_texts(arguments.profile),
+        calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
+        settings=tuple(sorted(arguments.set)),
+    )
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting: write NAME=VALUE, as in workspace=4GiB")
+    return name, value
 
 
 def _our_stdout() -> int:

@@ -1,9 +1,11 @@
 """The store of engines: built once, found by what went in, opened by digest, never changed.
 
     <root>/<digest>/engine.onnx, manifest.json    an artefact; the folder appears complete or not at all
+    <root>/<digest>/layers.json                    its operators before and its layers after fusion, for people
     <root>/builds/<build key>                      text: the digest that this build gave
     <root>/builds/<build key>.lock                 held while it is built
     <root>/builds/<build key>.part/                where it is built; of no use once its lock is free
+    <root>/cache/                                  what runtimes remember from build to build; may be deleted
 
 The build key is a digest of all that shapes a build. The vendor writes it into the engine where the format can carry
 it: so two builds that differ only in an option have two digests, and a digest stands for its sources too.
@@ -26,7 +28,7 @@ from typing import Any
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Interface, Manifest, Precision, Runtime, TensorSpec
+from graylift.domain.engine import EngineSpec, Inspection, Interface, Layer, Manifest, Precision, Runtime, TensorSpec
 from graylift.engine.progress import Progress, part_of, unheard
 from graylift.engine.vendors import engine_file, vendor_of
 from graylift.errors import EngineError
@@ -108,6 +110,20 @@ class ArtefactStore:
             )
         return file
 
+    def inspect(self, digest: str) -> Inspection:
+        """Everything that is known of the artefact. EngineError if it is damaged, or not there."""
+        file = self.open(digest).with_name("layers.json")
+        manifest = self.manifest(digest)
+        try:
+            document: dict[str, Any] = orjson.loads(file.read_bytes())
+            graph = tuple((str(operator), int(count)) for operator, count in document["graph"])
+            layers = tuple(Layer(e["name"], e["kind"], e["datatype"]) for e in document["layers"])
+        except OSError as exc:
+            raise EngineError(f"cannot read {file}: {exc.strerror}; delete {file.parent} and build it again") from exc
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
+            raise EngineError(f"{file} is damaged; delete {file.parent} and build it again") from exc
+        return Inspection(manifest, graph, layers)
+
     def _folder(self, digest: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise EngineError(f"{digest!r} is no digest of an artefact; expected 64 hexadecimal digits")
@@ -128,9 +144,13 @@ class ArtefactStore:
         recipe: _Recipe,
         progress: Progress,
     ) -> Manifest:
+        from graylift.engine.sources import operators_of, read_model  # as in _recipe_of
+
         engine = part / engine_file(spec.runtime)
         began = time.monotonic()
-        compiled = vendor_of(spec.runtime).build(spec, recipe.key, engine, part_of(progress, 0.02, 0.95))
+        compiled = vendor_of(spec.runtime).build(
+            spec, recipe.key, engine, self._root / "cache", part_of(progress, 0.02, 0.95)
+        )
         build_s = time.monotonic() - began
         progress("keeping the engine", 0.95)
         if _recipe_of(spec) != recipe:
@@ -152,6 +172,8 @@ class ArtefactStore:
             profiles=spec.profiles,
         )
         (part / "manifest.json").write_bytes(json_from_manifest(manifest))
+        layers = {"graph": operators_of(read_model(Path(spec.onnx))), "layers": compiled.layers}
+        (part / "layers.json").write_bytes(orjson.dumps(layers))
         for file in part.iterdir():
             _sync(file)
         _sync(part)

@@ -65,6 +65,8 @@ ort.set_default_logger_severity(_FATAL)
 
 
 def options(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
+    if spec.settings:
+        raise EngineError(f"ONNX Runtime has no settings; given {', '.join(name for name, _ in spec.settings)}")
     return (("optimization", "extended"), ("threads", str(spec.threads)))
 
 
@@ -74,7 +76,7 @@ def versions() -> tuple[tuple[str, str], ...]:
     return (("onnx", onnx.__version__), ("onnxruntime", ort.__version__))
 
 
-def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progress) -> Compiled:
+def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, progress: Progress) -> Compiled:
     """Optimise the graph once, offline, into one file with all weights inside.
 
     Level "extended" (fusions into the CPU's own operators) and not "all": the rest are layouts for the vector width of
@@ -84,6 +86,7 @@ def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progres
     from google.protobuf.message import EncodeError
     from onnx.checker import ValidationError
 
+    del cache
     source = Path(spec.onnx)
     progress("optimising the graph", 0.0)
     session_options = _session_options(spec.threads)
@@ -111,6 +114,42 @@ def build(spec: EngineSpec, build_key: str, destination: Path, progress: Progres
     )
     onnx.save(optimised, destination)
     return Compiled(interface, tuple(Layer(node.name, node.op_type) for node in optimised.graph.node))
+
+
+def check(spec: EngineSpec) -> tuple[str, ...]:
+    """Names and versions alone: whether there is a kernel for the types of each node, the build tells."""
+    import onnx
+
+    from graylift.engine.sources import facts_of, nodes_of, read_model
+
+    options(spec)
+    model = read_model(Path(spec.onnx))
+    opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
+    _refuse_unknown_opsets(opsets, spec.onnx)
+    # Of every operator the first version that has it; those of the model's own functions are known, too.
+    known: dict[tuple[str, str], int] = {(function.domain, function.name): 0 for function in model.functions}
+    for schema in native.get_all_operator_schema():
+        name = (schema.domain, schema.name)
+        known[name] = min(known.get(name, 10**9), int(schema.since_version))
+    unknown = [
+        f"operator {node.domain and node.domain + '.'}{node.op_type}, node {node.name or node.output[0]!r}"
+        for node in nodes_of(model)
+        if known.get((domain := _domain(node.domain), node.op_type), 10**9) > opsets.get(domain, 1)
+    ]
+    if unknown:
+        raise EngineError(
+            f"{spec.onnx}: ONNX Runtime {ort.__version__} does not know {'; '.join(unknown)} "
+            f"(opset {opsets.get('', 'of no version')}); export the model without"
+        )
+    return (f"runtime ONNX Runtime {ort.__version__}, onnx {onnx.__version__}", *facts_of(model))
+
+
+def why_not_here(manifest: Manifest) -> str | None:
+    """It runs on every processor of its architecture; a newer release reads what an older one wrote."""
+    built_with = dict(manifest.versions).get("onnxruntime", "0")
+    if _numbers(built_with) > _numbers(ort.__version__):
+        return f"it was built with ONNX Runtime {built_with}, and this is {ort.__version__}, which is older"
+    return None
 
 
 def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
@@ -161,6 +200,29 @@ class OnnxRuntimeRunner:
 
     def close(self) -> None:
         self._session = None
+
+
+def _refuse_unknown_opsets(opsets: Mapping[str, int], source: str) -> None:
+    """By a model that has nothing but the same opsets: the runtime has no list of them."""
+    import onnx
+
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "opsets", value[:1], value[1:])
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    trial = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    try:
+        ort.InferenceSession(trial.SerializeToString(), _session_options(1), providers=["CPUExecutionProvider"])
+    except _FAILURES as exc:
+        raise EngineError(f"{source}: ONNX Runtime {ort.__version__} refuses its opsets: {_sentence(exc)}") from exc
+
+
+def _domain(name: str) -> str:
+    """The default domain has two names."""
+    return "" if name == "ai.onnx" else name
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _session_options(threads: int) -> Any:

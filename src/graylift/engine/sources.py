@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,32 @@ def read_model(model_file: Path) -> onnx.ModelProto:
         size = model_file.stat().st_size
         raise EngineError(f"{model_file} is no ONNX model ({size} bytes without a graph)")
     return model
+
+
+def operators_of(model: onnx.ModelProto) -> tuple[tuple[str, int], ...]:
+    """(operator, number of nodes), most frequent first; subgraphs and functions included. Domains but the default one
+    stand before the operator, as in com.microsoft.Attention."""
+    counts = Counter(f"{node.domain}.{node.op_type}".removeprefix(".") for node in nodes_of(model))
+    return tuple(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def facts_of(model: onnx.ModelProto) -> tuple[str, str]:
+    """Its opsets and its nodes, a line each."""
+    opsets = sorted((entry.domain or "ai.onnx", entry.version) for entry in model.opset_import)
+    operators = operators_of(model)
+    return (
+        f"opsets {', '.join(f'{domain} {version}' for domain, version in opsets)}",
+        f"nodes {sum(count for _, count in operators)} ({len(operators)} operators)",
+    )
+
+
+def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of subgraphs and functions too."""
+    pending = [iter(model.graph.node), *(iter(function.node) for function in model.functions)]
+    while pending:
+        for node in pending.pop():
+            yield node
+            pending.extend(iter(graph.node) for a in node.attribute for graph in (a.g, *a.graphs))
 
 
 def sha256_of(file: Path) -> str:

@@ -5,6 +5,7 @@ A new runtime is a member of `Runtime`, a module beside `onnx_runtime`, and a ca
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
@@ -24,7 +25,7 @@ class Compiled:
 
 
 class Vendor(Protocol):
-    """Stateless; implemented by modules."""
+    """Stateless; implemented by modules, or by an object that a module makes."""
 
     def options(self, spec: EngineSpec) -> tuple[tuple[str, str], ...]:
         """What shapes the build beside sources, precision, profiles and versions, as (name, value).
@@ -37,12 +38,25 @@ class Vendor(Protocol):
         """(package, version) of the runtime and what it builds with, ascending by name."""
         ...
 
-    def build(self, spec: EngineSpec, build_key: str, destination: Path, progress: Progress) -> Compiled:
+    def build(self, spec: EngineSpec, build_key: str, destination: Path, cache: Path, progress: Progress) -> Compiled:
         """Write the engine, one file, to `destination`. EngineError if the model cannot be built.
 
         build_key: to be carried by the file where its format can, so that different builds have different digests
+        cache:     a folder for what makes later builds faster and belongs to no engine; made by who needs it
         progress:  of this build alone, from 0 to 1
         """
+        ...
+
+    def check(self, spec: EngineSpec) -> tuple[str, ...]:
+        """Facts about the model, the runtime and this machine that a build and its engine depend on.
+
+        EngineError if the engine could not be built or would not run here, naming every operator and node that the
+        runtime does not know. Cheap; builds nothing.
+        """
+        ...
+
+    def why_not_here(self, manifest: Manifest) -> str | None:
+        """Why an engine that was built elsewhere does not run on this machine; None if it may. Cheap; loads nothing."""
         ...
 
     def load(self, engine: Path, manifest: Manifest, contexts: int) -> Runner:
@@ -57,8 +71,20 @@ def vendor_of(runtime: Runtime) -> Vendor:
             try:
                 from graylift.engine import onnx_runtime
             except ImportError as exc:
-                raise _missing(exc, "onnxruntime") from exc
+                raise _missing(exc, runtime, "onnxruntime") from exc
             return onnx_runtime
+        case Runtime.TENSORRT:
+            try:
+                from graylift.engine import tensorrt_runtime
+            except ImportError as exc:
+                raise _missing(exc, runtime, "tensorrt") from exc
+            return tensorrt_runtime.VENDOR
+        case Runtime.TENSORRT_RTX:
+            try:
+                from graylift.engine import tensorrt_rtx_runtime
+            except ImportError as exc:
+                raise _missing(exc, runtime, "graylift[tensorrt-rtx]") from exc
+            return tensorrt_rtx_runtime.VENDOR
         case _:
             assert_never(runtime)
 
@@ -68,6 +94,8 @@ def engine_file(runtime: Runtime) -> str:
     match runtime:
         case Runtime.ONNXRUNTIME:
             return "engine.onnx"
+        case Runtime.TENSORRT | Runtime.TENSORRT_RTX:
+            return "engine.plan"
         case _:
             assert_never(runtime)
 
@@ -80,9 +108,10 @@ def reference_runner(onnx: Path) -> Runner:
     try:
         from graylift.engine import onnx_runtime
     except ImportError as exc:
-        raise _missing(exc, "onnxruntime") from exc
+        raise _missing(exc, Runtime.ONNXRUNTIME, "onnxruntime") from exc
     return onnx_runtime.reference(onnx)
 
 
-def _missing(exc: ImportError, package: str) -> EngineError:
-    return EngineError(f"the runtime {package} cannot be imported ({exc}); install it with: pip install {package}")
+def _missing(exc: ImportError, runtime: Runtime, package: str) -> EngineError:
+    quoted = shlex.quote(package)  # a shell would take brackets for a pattern
+    return EngineError(f"the runtime {runtime.value} cannot be imported ({exc}); install it with: pip install {quoted}")
