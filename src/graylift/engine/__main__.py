@@ -1,7 +1,8 @@
-"""`python -m graylift.engine build|check`: native code in a process of its own, so that a crash ends only that.
+"""`python -m graylift.engine build|check|inspect`: native code in a process of its own, so that a crash ends only that.
 
 `build` prints the manifest as one line of JSON, with --progress a line for each step before it. `check` prints a list
-of facts, without building. Exit 2 with one sentence on stderr if the model cannot be built or would not run here, 130
+of facts, without building. `inspect` prints all that is known of an artefact, and why it does not run here if it does
+not. Exit 2 with one sentence on stderr if the model cannot be built or would not run here, 130
 if it was interrupted.
 """
 
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Precision, Runtime
+from graylift.domain.engine import EngineSpec, Inspection, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
+from graylift.engine.load import why_foreign
 from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
 from graylift.engine.vendors import vendor_of
 from graylift.errors import EngineError
@@ -31,17 +33,24 @@ def main() -> int:
     check = commands.add_parser("check", help="say whether an engine could be built and would run here")
     for command in (build, check):
         _add_options(command)
+    inspect = commands.add_parser("inspect", help="say what an artefact is, of what, and where it runs")
+    inspect.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
+    inspect.add_argument("digest", help="digest of the engine")
     arguments = parser.parse_args()
     answers = _our_stdout()
     progress: Progress = unheard
     if arguments.command == "build" and arguments.progress:
         progress = Sparing(lambda step, done: _write(answers, line_from_progress(step, done)))
     try:
-        spec = _spec_from(arguments)
-        if arguments.command == "build":
-            answer = json_from_manifest(ArtefactStore(arguments.artefacts).build(spec, progress))
-        else:
-            answer = orjson.dumps(vendor_of(spec.runtime).check(spec))
+        match arguments.command:
+            case "build":
+                manifest = ArtefactStore(arguments.artefacts).build(_spec_from(arguments), progress)
+                answer = json_from_manifest(manifest)
+            case "check":
+                spec = _spec_from(arguments)
+                answer = orjson.dumps(vendor_of(spec.runtime).check(spec))
+            case _:
+                answer = _described(ArtefactStore(arguments.artefacts).inspect(arguments.digest))
     except (EngineError, ValueError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
@@ -50,6 +59,15 @@ def main() -> int:
         return 130
     _write(answers, answer + b"\n")
     return 0
+
+
+def _described(inspection: Inspection) -> bytes:
+    document = {"inspection": inspection, "runs_on": inspection.runs_on, "why_not_here": None}
+    try:
+        document["why_not_here"] = why_foreign(inspection.manifest)
+    except EngineError as exc:  # the runtime is not installed here; all else can be told
+        document["why_not_here"] = str(exc)
+    return orjson.dumps(document)
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
