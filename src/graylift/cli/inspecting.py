@@ -14,8 +14,8 @@ from graylift.cli.installation import installation_from
 from graylift.cli.live import console
 from graylift.cli.passport import document_from_manifest, passport, print_rows
 from graylift.domain.engine import Inspection, Manifest
-from graylift.engine.artefacts import ArtefactStore, this_machine
-from graylift.engine.vendors import vendor_of
+from graylift.engine.artefacts import ArtefactStore
+from graylift.engine.load import why_foreign
 from graylift.errors import CommandRefused, EngineError
 
 _LEAST_PREFIX = 4
@@ -30,21 +30,23 @@ def inspect(target: str, state: Path | None, *, as_json: bool) -> None:
     manifest = inspection.manifest
     store.open(digest)
     folder = root / digest
-    why_not = obstacles(manifest)
+    why_not = _why_not_here(manifest)
     if as_json:
         document = {
             **document_from_manifest(manifest, folder),
             "graph": dict(inspection.graph),
             "layers": [{"name": each.name, "kind": each.kind, "datatype": each.datatype} for each in inspection.layers],
-            "runs_here": not why_not,
-            "obstacles": why_not,
+            "runs_on": inspection.runs_on,
+            "runs_here": why_not is None,
+            "why_not_here": why_not,
         }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return
     rows = [
         *passport(manifest, folder),
         ("layers", _layers(inspection)),
-        ("runs here", tuple(why_not) or ("yes: its machine and its versions",)),
+        ("runs on", (inspection.runs_on,)),
+        ("runs here", ("yes" if why_not is None else f"no: {why_not}",)),
     ]
     print_rows(console, rows)
 
@@ -95,19 +97,9 @@ def _counted(kinds: Sequence[tuple[str, int]]) -> str:
     return f"{shown} and {rest} more kinds" if rest > 0 else shown
 
 
-def obstacles(manifest: Manifest) -> list[str]:
-    """Why it may not run on this machine as it is now, each with both sides; none if it may."""
-    why: list[str] = []
-    machine = this_machine()
-    if machine != manifest.machine:
-        why.append(f"it was built for {manifest.machine}; this machine is {machine}: build it again here")
+def _why_not_here(manifest: Manifest) -> str | None:
+    """Why it does not run on this machine as it is now; None if it may."""
     try:
-        installed = dict(vendor_of(manifest.runtime).versions())
-    except EngineError as exc:
-        return [*why, str(exc)]
-    why += [
-        f"it was built with {package} {version}; installed is {installed.get(package, 'none')}: build it again"
-        for package, version in manifest.versions
-        if installed.get(package) != version
-    ]
-    return why
+        return why_foreign(manifest)
+    except EngineError as exc:  # its runtime is missing; all else can be told
+        return str(exc)
