@@ -54,8 +54,9 @@ async def test_both_sides_are_built_bound_and_compared(tmp_path: Path) -> None:
     report = await LocalChecklist(tmp_path / "artefacts").run(spec)
     assert report.passed, sentences(report)
     assert [result.check for result in report.results] == [
-        "compatibility stable", "compatibility candidate", "build stable", "build candidate",
-        "interface", "parity", "concurrency", "cold start", "performance", "capacity", "boundary",
+        "compatibility stable", "compatibility candidate",
+        "build stable", "build candidate", "interface", "parity", "concurrency",
+        "cold start", "performance", "capacity", "boundary",
     ]  # fmt: skip
     assert report.stable is not None
     assert report.candidate is not None

@@ -98,23 +98,32 @@ def test_an_engine_is_inspected_by_digest_by_its_beginning_and_by_path(shell: Sh
     assert all(answer.json == answers[0].json for answer in answers)
     assert answers[0].json["digest"] == built["digest"]
     assert answers[0].json["runs_here"] is True
+    assert answers[0].json["graph"] == {"Mul": 1, "Add": 1}
+    assert answers[0].json["layers"]
     shown = shell.call("inspect", built["digest"][:8]).out
-    for line in ("runs here  yes", "affine.onnx", built["digest"], "outputs    y: FP32[?,4]"):
+    for line in (
+        "runs here  yes",
+        "2 nodes in the model: 1 ",
+        "affine.onnx",
+        built["digest"],
+        "outputs    y: FP32[?,4]",
+    ):
         assert line in shown
 
 
 def test_an_engine_of_another_machine_or_version_says_why_it_may_not_run_here(shell: Shell) -> None:
     folder = Path(shell.call("build", tiny_models.affine(shell.folder / "a.onnx"), "--json").json["path"])
     manifest = folder / "manifest.json"
-    manifest.write_text(
-        manifest.read_text().replace("Linux", "OpenVMS").replace('"onnxruntime","1', '"onnxruntime","0.1')
-    )
-
-    answer = shell.call("inspect", folder, "--json").json
-
-    assert answer["runs_here"] is False
-    assert "OpenVMS; this machine is" in answer["obstacles"][0]
-    assert "it was built with onnxruntime 0.1" in answer["obstacles"][1]
+    passport = manifest.read_text()
+    for known, other, why in (
+        ("Linux", "OpenVMS", "OpenVMS, and this is "),
+        ('"onnxruntime","1.', '"onnxruntime","99.', "it was built with ONNX Runtime 99."),
+    ):
+        assert known in passport
+        manifest.write_text(passport.replace(known, other))
+        answer = shell.call("inspect", folder, "--json").json
+        assert answer["runs_here"] is False
+        assert why in answer["why_not_here"]
 
 
 def test_what_is_no_engine_or_a_damaged_one_is_refused_with_the_cure(shell: Shell) -> None:

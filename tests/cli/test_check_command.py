@@ -42,9 +42,13 @@ def test_each_check_is_a_line_and_its_evidence_comes_on_demand(shell: Shell) -> 
 
     assert (said.code, more.code) == (0, 0), said.err
     lines = said.out.splitlines()
-    for number, check in enumerate(("build stable", "build candidate")):
-        assert lines[number].startswith(f"PASS          {check}: v{number + 1} is engine ")
-    assert any(line.startswith("PASS          interface: v2 serves what v1 serves") for line in lines)
+    for begin in (
+        "PASS          build stable: v1 is engine ",
+        "PASS          build candidate: v2 is engine ",
+        "PASS          interface: v2 serves what v1 serves",
+        "SKIPPED       boundary: not run: tried elsewhere",
+    ):
+        assert any(line.startswith(begin) for line in lines), begin
     assert lines[-1].startswith("v2 may see users: ")
     assert "source v1.onnx" in more.out
     assert "source v1.onnx" not in said.out
@@ -70,7 +74,7 @@ def test_a_side_that_cannot_be_built_fails_and_binds_no_revision(shell: Shell) -
 
     assert said.code == 4
     assert said.json["candidate"] is None
-    assert "v2 cannot be built" in said.json["checks"][-1]["sentence"]
+    assert any(f"{shell.folder}/v2.onnx is no ONNX model" in check["sentence"] for check in said.json["checks"])
 
 
 def test_a_wrong_release_file_is_exit_2_with_its_place(shell: Shell) -> None:
@@ -87,14 +91,14 @@ def test_a_wrong_release_file_is_exit_2_with_its_place(shell: Shell) -> None:
 def test_ctrl_c_ends_it_at_once_and_leaves_no_process(shell: Shell) -> None:
     a_release(shell)
     answer = shell.call("check", "release.yaml", "--json").json
-    engine = answer["checks"][0]["evidence"][1].removeprefix("engine ")
-    shutil.rmtree(shell.artefacts / engine)
+    built = next(check for check in answer["checks"] if check["check"] == "build stable")
+    shutil.rmtree(shell.artefacts / built["evidence"][1].removeprefix("engine "))
     locks = [lock.open("w") for lock in shell.artefacts.glob("builds/*.lock")]
     for lock in locks:
         fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else builds the same, for ever
 
     checking = shell.start("check", "release.yaml")
-    while not any("graylift.engine" in line for line in shell.processes()):
+    while not any("graylift.engine build" in line for line in shell.processes()):
         assert checking.poll() is None, "it waits in the build"
     checking.send_signal(signal.SIGINT)
     _, err = checking.communicate(timeout=30)

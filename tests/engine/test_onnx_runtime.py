@@ -136,3 +136,25 @@ except EngineError as exc:
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "install it with: pip install onnxruntime" in ended.stdout
+
+
+def test_an_engine_of_a_newer_release_is_refused_and_of_an_older_one_is_not(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "artefacts")
+    spec = EngineSpec(str(tiny_models.affine(tmp_path / "affine.onnx")), Runtime.ONNXRUNTIME)
+    manifest = store.build(spec)
+    file = store.open(manifest.digest).with_name("manifest.json")
+    version = f'["onnxruntime","{dict(manifest.versions)["onnxruntime"]}"]'
+    text = file.read_text()
+    assert version in text
+    file.write_text(text.replace(version, '["onnxruntime","1.2.0"]'))
+    load(store, manifest.digest).close()
+    file.write_text(text.replace(version, '["onnxruntime","99.0.0"]'))
+    with pytest.raises(EngineError, match=r"built with ONNX Runtime 99\.0\.0, and this is .* which is older"):
+        load(store, manifest.digest)
+
+
+def test_settings_that_it_does_not_have_are_refused(tmp_path: Path) -> None:
+    file = tiny_models.affine(tmp_path / "affine.onnx")
+    spec = EngineSpec(str(file), Runtime.ONNXRUNTIME, settings=(("workspace", "4GiB"),))
+    with pytest.raises(EngineError, match="ONNX Runtime has no settings; given workspace"):
+        ArtefactStore(tmp_path / "artefacts").build(spec)

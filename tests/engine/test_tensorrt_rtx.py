@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import resource
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from graylift.engine import cuda
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.child import build_engine
 from graylift.engine.load import load
+from graylift.engine.tensorrt_vendor import why_not_on
 from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts
 
@@ -102,6 +104,18 @@ def test_without_a_gpu_an_engine_is_refused_with_the_reason(
         load(store, inspection.manifest.digest)
 
 
+def test_an_artefact_is_described_on_the_command_line(transformer: Path, tmp_path: Path) -> None:
+    manifest = ArtefactStore(tmp_path / "artefacts").build(spec_of(transformer))
+    inspect = [sys.executable, "-m", "graylift.engine", "inspect", "--artefacts", str(tmp_path / "artefacts")]
+    ended = subprocess.run([*inspect, manifest.digest], capture_output=True, check=True)
+    document = json.loads(ended.stdout)
+    assert document["runs_on"] == f"{manifest.system}, with a GPU: {dict(manifest.options)['gpu']}"
+    assert document["inspection"]["manifest"]["digest"] == manifest.digest
+    assert {"MatMul", "Softmax"} <= {operator for operator, _ in document["inspection"]["graph"]}
+    assert document["inspection"]["layers"][0].keys() == {"name", "kind", "datatype"}
+    assert cuda.devices() or "no NVIDIA driver" in document["why_not_here"]
+
+
 def test_a_changed_byte_is_found_before_the_runtime_sees_the_engine(store: ArtefactStore, transformer: Path) -> None:
     manifest = store.build(spec_of(transformer))
     engine = store.open(manifest.digest)
@@ -124,6 +138,25 @@ def test_an_engine_of_another_version_or_machine_is_refused(store: ArtefactStore
         load(store, manifest.digest)
 
 
+@pytest.mark.parametrize(
+    ("built_for", "capability", "runs"),
+    [
+        ("compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and newer", "8.9", True),
+        ("compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and newer", "12.3", True),
+        ("compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and newer", "9.0", False),  # Hopper is no RTX GPU
+        ("compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and newer", "7.5", False),
+        ("compute capability 8.9", "12.0", False),
+        ("NVIDIA H200, compute capability 9.0", "9.0", True),
+        ("NVIDIA L4, compute capability 8.9", "9.0", False),
+    ],
+)
+def test_an_engine_runs_on_what_it_was_built_for_alone(built_for: str, capability: str, runs: bool) -> None:
+    reason = why_not_on(cuda.Gpu("NVIDIA H200", capability, "13.0"), {"gpu": built_for})
+    assert (reason is None) is runs
+    if reason is not None:
+        assert f"it is built for {built_for}; this machine's GPU is NVIDIA H200 (compute capability" in reason
+
+
 @pytest.mark.parametrize(("precision", "datatype"), [(Precision.FP32, "FP32"), (Precision.BF16, "BF16")])
 def test_the_layers_compute_in_the_precision_that_was_asked_for(
     store: ArtefactStore, transformer: Path, precision: Precision, datatype: str
@@ -138,12 +171,14 @@ def test_two_builds_give_one_artefact_and_each_option_another(store: ArtefactSto
     again = spec_of(transformer, threads=2)  # of the CPU: nothing of this engine depends on them
     assert store.build(again) == first  # built_at_s included
     others = (
-        spec_of(transformer, settings=(("workspace", "4GiB"),)),  # not a bit of it but its name depends on that
+        # Without its build's name inside, these two would be equal to the last bit.
+        spec_of(transformer, settings=(("workspace", "4GiB"),)),
+        spec_of(transformer, settings=(("workspace", "4096MiB"),)),
         spec_of(transformer, profiles=PROFILES[:1]),
         spec_of(transformer, settings=(("computeCapability", "8.9"),)),
     )
     manifests = [first, *map(store.build, others)]
-    assert len({manifest.digest for manifest in manifests}) == 4
+    assert len({manifest.digest for manifest in manifests}) == 5
     assert [store.manifest(manifest.digest) for manifest in manifests] == manifests
 
 

@@ -60,9 +60,9 @@ class LocalChecklist:
             ended(result)
         built: list[Built | None] = []
         # One after the other: each build may want all of the memory, and an A/A release builds but once.
-        for (role, side), compatibility in zip(sides, compatible, strict=True):
-            found, result = await self._built(spec.service, role, side, compatibility)
-            built.append(found)
+        for (role, side), known in zip(sides, compatible, strict=True):
+            engine, result = await self._built(spec.service, role, side, known)
+            built.append(engine)
             ended(result)
         stable, candidate = built
         if stable is not None and candidate is not None:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from graylift.cli.installation import installation_from
 from graylift.cli.live import console
 from graylift.cli.passport import document_from_manifest, passport, print_rows
-from graylift.domain.engine import Manifest
-from graylift.engine.artefacts import ArtefactStore, this_machine
-from graylift.engine.vendors import vendor_of
+from graylift.domain.engine import Inspection, Manifest
+from graylift.engine.artefacts import ArtefactStore
+from graylift.engine.load import why_foreign
 from graylift.errors import CommandRefused, EngineError
 
 _LEAST_PREFIX = 4
@@ -24,15 +26,28 @@ def inspect(target: str, state: Path | None, *, as_json: bool) -> None:
     """CommandRefused or EngineError if there is no such engine, or a damaged one."""
     root, digest = found(target, installation_from(state).artefacts)
     store = ArtefactStore(root)
-    manifest = store.manifest(digest)
+    inspection = store.inspect(digest)
+    manifest = inspection.manifest
     store.open(digest)
     folder = root / digest
-    why_not = obstacles(manifest)
+    why_not = _why_not_here(manifest)
     if as_json:
-        document = {**document_from_manifest(manifest, folder), "runs_here": not why_not, "obstacles": why_not}
+        document = {
+            **document_from_manifest(manifest, folder),
+            "graph": dict(inspection.graph),
+            "layers": [{"name": each.name, "kind": each.kind, "datatype": each.datatype} for each in inspection.layers],
+            "runs_on": inspection.runs_on,
+            "runs_here": why_not is None,
+            "why_not_here": why_not,
+        }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return
-    rows = [*passport(manifest, folder), ("runs here", tuple(why_not) or ("yes: its machine and its versions",))]
+    rows = [
+        *passport(manifest, folder),
+        ("layers", _layers(inspection)),
+        ("runs on", (inspection.runs_on,)),
+        ("runs here", ("yes" if why_not is None else f"no: {why_not}",)),
+    ]
     print_rows(console, rows)
 
 
@@ -63,19 +78,28 @@ def found(target: str, artefacts: Path) -> tuple[Path, str]:
     raise CommandRefused(f"no engine in {artefacts} begins with {target}; there are: {shown}{more}")
 
 
-def obstacles(manifest: Manifest) -> list[str]:
-    """Why it may not run on this machine as it is now, each with both sides; none if it may."""
-    why: list[str] = []
-    machine = this_machine()
-    if machine != manifest.machine:
-        why.append(f"it was built for {manifest.machine}; this machine is {machine}: build it again here")
+def _layers(inspection: Inspection) -> tuple[str, ...]:
+    """Before and after fusion: how many, and of which kinds most."""
+    before = f"{sum(count for _, count in inspection.graph):,} nodes in the model: {_counted(inspection.graph)}"
+    if not inspection.layers:
+        return (before, f"{inspection.manifest.runtime.value} does not tell what it made of them")
+    kinds = Counter(each.kind for each in inspection.layers).most_common()
+    lines = [before, f"{len(inspection.layers):,} layers in the engine: {_counted(kinds)}"]
+    datatypes = Counter(each.datatype for each in inspection.layers if each.datatype is not None).most_common()
+    if datatypes:
+        lines.append(f"they give {_counted(datatypes)}")
+    return tuple(lines)
+
+
+def _counted(kinds: Sequence[tuple[str, int]]) -> str:
+    shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:_LISTED])
+    rest = len(kinds) - _LISTED
+    return f"{shown} and {rest} more kinds" if rest > 0 else shown
+
+
+def _why_not_here(manifest: Manifest) -> str | None:
+    """Why it does not run on this machine as it is now; None if it may."""
     try:
-        installed = dict(vendor_of(manifest.runtime).versions())
-    except EngineError as exc:
-        return [*why, str(exc)]
-    why += [
-        f"it was built with {package} {version}; installed is {installed.get(package, 'none')}: build it again"
-        for package, version in manifest.versions
-        if installed.get(package) != version
-    ]
-    return why
+        return why_foreign(manifest)
+    except EngineError as exc:  # its runtime is missing; all else can be told
+        return str(exc)

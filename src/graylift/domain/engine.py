@@ -132,6 +132,12 @@ class Manifest:
     precision: Precision = Precision.FP32
     profiles: tuple[Profile, ...] = ()
 
+    @property
+    def system(self) -> str:
+        """Architecture and operating system. The processor between them may differ: no engine is tied to its model."""
+        architecture, *_, operating_system = self.machine.split(", ")
+        return f"{architecture}, {operating_system}"
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
@@ -144,3 +150,9 @@ class Inspection:
     manifest: Manifest
     graph: tuple[tuple[str, int], ...]
     layers: tuple[Layer, ...]
+
+    @property
+    def runs_on(self) -> str:
+        """The machines it may run on: architecture, operating system, and the GPU if it needs one."""
+        gpu = dict(self.manifest.options).get("gpu")
+        return self.manifest.system + (f", with a GPU: {gpu}" if gpu else "")

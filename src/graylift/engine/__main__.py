@@ -1,8 +1,9 @@
-"""`python -m graylift.engine build|check`: native code in a process of its own, so that a crash ends only that.
+"""`python -m graylift.engine build|check|inspect`: native code in a process of its own, so that a crash ends only that.
 
 `build` prints the manifest as one line of JSON, with --progress a line for each step before it. `check` prints a list
-of facts, without building. `run` and `reference` are for trials: an engine, or its source, on the cases of a file
-(`trial`). Exit 2 with one sentence on stderr if the model cannot be built or would not run here, 130 if interrupted.
+of facts, without building. `inspect` prints all that is known of an artefact, and why it does not run here if it does
+not. `run` and `reference` are trials: an engine, or its source, on the cases of a file. Exit 2 with one sentence on
+stderr if the model cannot be built or would not run here, 130 if it was interrupted.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Precision, Runtime
+from graylift.domain.engine import EngineSpec, Inspection, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
+from graylift.engine.load import why_foreign
 from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
 from graylift.engine.trial import try_engine, try_source
 from graylift.engine.vendors import vendor_of
@@ -46,6 +48,10 @@ def main() -> int:
     for trial in (run, reference):
         trial.add_argument("--inputs", type=Path, required=True, metavar="PATH", help="cases to run")
         trial.add_argument("--outputs", type=Path, required=True, metavar="PATH", help="where their outputs go")
+    inspect = commands.add_parser("inspect", help="say what an artefact is, of what, and where it runs")
+    inspect.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
+    inspect.add_argument("digest", help="digest of the engine")
+    inspect.set_defaults(act=_inspect)
     arguments = parser.parse_args()
     answers = _our_stdout()
     try:
@@ -60,15 +66,15 @@ def main() -> int:
     return 0
 
 
-def _build(given: argparse.Namespace, answers: int) -> bytes:
+def _build(arguments: argparse.Namespace, answers: int) -> bytes:
     progress: Progress = unheard
-    if given.progress:
+    if arguments.progress:
         progress = Sparing(lambda step, done: _write(answers, line_from_progress(step, done)))
-    return json_from_manifest(ArtefactStore(given.artefacts).build(_spec_from(given), progress))
+    return json_from_manifest(ArtefactStore(arguments.artefacts).build(_spec_from(arguments), progress))
 
 
-def _check(given: argparse.Namespace, _: int) -> bytes:
-    spec = _spec_from(given)
+def _check(arguments: argparse.Namespace, _: int) -> bytes:
+    spec = _spec_from(arguments)
     return orjson.dumps(vendor_of(spec.runtime).check(spec))
 
 
@@ -78,6 +84,19 @@ def _run(given: argparse.Namespace, _: int) -> bytes:
 
 def _reference(given: argparse.Namespace, _: int) -> bytes:
     return try_source(given.onnx, given.sha256, given.inputs, given.outputs)
+
+
+def _inspect(arguments: argparse.Namespace, _: int) -> bytes:
+    return _described(ArtefactStore(arguments.artefacts).inspect(arguments.digest))
+
+
+def _described(inspection: Inspection) -> bytes:
+    document = {"inspection": inspection, "runs_on": inspection.runs_on, "why_not_here": None}
+    try:
+        document["why_not_here"] = why_foreign(inspection.manifest)
+    except EngineError as exc:  # the runtime is not installed here; all else can be told
+        document["why_not_here"] = str(exc)
+    return orjson.dumps(document)
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:

@@ -240,6 +240,11 @@ def this_machine() -> str:
     return f"{platform.machine()}, {processor}, {platform.system()}"
 
 
+def this_system() -> str:
+    """As `Manifest.system` says it."""
+    return f"{platform.machine()}, {platform.system()}"
+
+
 def json_from_manifest(manifest: Manifest) -> bytes:
     """One line of JSON."""
     return orjson.dumps(manifest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graylift.domain.engine import Manifest
-from graylift.engine.artefacts import ArtefactStore, this_machine
+from graylift.engine.artefacts import ArtefactStore, this_system
 from graylift.engine.runner import Runner
 from graylift.engine.vendors import vendor_of
 from graylift.errors import EngineError
@@ -22,15 +22,13 @@ def load(store: ArtefactStore, digest: str, contexts: int = 1) -> Runner:
 
 def refuse_foreign(manifest: Manifest) -> None:
     """EngineError with the reason if the engine was built for another kind of machine, runtime or GPU than this."""
-    system, here = _system_of(manifest.machine), _system_of(this_machine())
-    reason = vendor_of(manifest.runtime).why_not_here(manifest) if system == here else None
-    if system != here:
-        reason = f"it was built on {system}, and this is {here}: build it here"
+    reason = why_foreign(manifest)
     if reason is not None:
         raise EngineError(f"engine {manifest.digest[:12]} does not run here: {reason}")
 
 
-def _system_of(machine: str) -> str:
-    """Architecture and operating system. The processor between them may differ: no engine is tied to its model."""
-    first, *_, last = machine.split(", ")
-    return f"{first}, {last}"
+def why_foreign(manifest: Manifest) -> str | None:
+    """The reason; None if it may run here. EngineError if its runtime is missing."""
+    if manifest.system != (here := this_system()):
+        return f"it was built on {manifest.system}, and this is {here}: build it here"
+    return vendor_of(manifest.runtime).why_not_here(manifest)

@@ -2,6 +2,9 @@
 
 Contexts of one lane never run at once and share one block of scratch memory. A context stays on its profile, since
 changing it costs the next request. The vendor's module is given; called by `tensorrt_vendor`.
+
+Written after TensorRT's documentation and checked against the signatures of TensorRT-RTX 1.7: the GPUs at hand so far
+were none that it supports. `tests/engine/test_tensorrt_gpu.py` says what must hold, and runs where one is.
 """
 
 # The vendor's module comes without types that the checker may rely on.

@@ -7,6 +7,7 @@ their package and say what is their own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,7 @@ class TensorRt:
         absent = cuda.why_absent()
         if absent is not None:
             return f"{absent}; an engine of {self._title} runs on a GPU: {options['gpu']}"
-        here = cuda.devices()[0]
-        if self._portable:
-            wanted = _capabilities_in(options["gpu"])
-            newest = max(map(float, wanted))
-            fits = here.compute_capability in wanted or (
-                "computeCapability" not in options and float(here.compute_capability) > newest
-            )
-        else:
-            fits = options["gpu"] == _described(here) or options.get("hardwareCompatibility", "none") != "none"
-        if fits:
-            return None
-        return f"it is built for {options['gpu']}; this machine's GPU is {here}: build it there, or for it"
+        return why_not_on(cuda.devices()[0], options)
 
     def _target(self, spec: EngineSpec) -> str:
         """What the engine is built for: it shapes the engine, and says where it runs."""
@@ -127,9 +117,22 @@ class TensorRt:
         return f"compute capability {', '.join(supported)} and newer"
 
 
+def why_not_on(gpu: cuda.Gpu, options: Mapping[str, str]) -> str | None:
+    """Why an engine that was built with these options does not run on this GPU; None if it may."""
+    target = options["gpu"]
+    capabilities = re.fullmatch(r"compute capability ([\d., ]+?)( and newer)?", target)
+    if capabilities is None:
+        fits = target == _described(gpu) or options.get("hardwareCompatibility", "none") != "none"
+    else:
+        built_for = [_number(capability) for capability in capabilities[1].split(", ")]
+        here = _number(gpu.compute_capability)
+        fits = here in built_for or (capabilities[2] is not None and here > max(built_for))
+    return None if fits else f"it is built for {target}; this machine's GPU is {gpu}: build it there, or for it"
+
+
 def _described(gpu: cuda.Gpu) -> str:
     return f"{gpu.name}, compute capability {gpu.compute_capability}"
 
 
-def _capabilities_in(target: str) -> list[str]:
-    return target.removeprefix("compute capability ").removesuffix(" and newer").split(", ")
+def _number(capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in capability.split("."))
