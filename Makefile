@@ -5,13 +5,17 @@ BIN := .venv/bin
 # uv finds and caches packages like pip, several times faster. Hashes are checked in every install below.
 UV := $(BIN)/uv --no-config --quiet
 
-.PHONY: demo test install install-dev lint format docs bench requirements clean
+.PHONY: demo test test-gpu install install-dev lint format docs bench requirements clean
 
 demo: install
 	@$(BIN)/graylift demo
 
 test: install-dev
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+# On a machine with an NVIDIA GPU: what `make test` skips elsewhere.
+test-gpu: install-dev
+	$(BIN)/pytest -m gpu -n 0 tests/engine
 
 install: .venv/.installed
 
@@ -53,6 +57,7 @@ bench: install-dev
 	$(BIN)/python benchmarks/agent.py
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/judge/cost.py
+	$(BIN)/python benchmarks/engines.py
 
 # Pins everything anew, with hashes and without the name of any index.
 requirements: .venv/.uv

@@ -10,10 +10,6 @@ hypothesis.settings.register_profile("graylift", deadline=None)
 hypothesis.settings.load_profile("graylift")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU; skipped where there is none")
-
-
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRAYLIFT_STATE", "GRAYLIFT_LISTEN", "GRAYLIFT_ENVOY", "NO_COLOR", "FORCE_COLOR"):
