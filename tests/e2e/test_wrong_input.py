@@ -24,7 +24,7 @@ def test_three_mistakes_are_shown_at_once_with_their_places(site: Site) -> None:
     text = text.replace("weight: 50", "weight: 10").replace("watch: 2s", "wacht: 2s")
     code, output = site.call("run", str(site.write(text)))
     assert code == 2
-    for place in (":8:", ":11:", ":12:"):
+    for place in (":8:", ":16:", ":17:"):
         assert f"release.yaml{place}" in output, output
     assert "mistakes; nothing was started" in output
     assert not site.state.exists()

@@ -50,7 +50,9 @@ def test_an_artefact_is_named_by_the_digest_of_its_bytes(store: ArtefactStore, m
     engine = store.open(manifest.digest)
     assert hashlib.sha256(engine.read_bytes()).hexdigest() == manifest.digest == engine.parent.name
     assert manifest.size_bytes == engine.stat().st_size
-    assert sorted(file.name for file in engine.parent.iterdir()) == sorted([engine.name, "manifest.json"])
+    assert sorted(file.name for file in engine.parent.iterdir()) == sorted(
+        [engine.name, "layers.json", "manifest.json"]
+    )
 
 
 def test_the_manifest_names_sources_options_versions_machine_and_interface(store: ArtefactStore, model: Path) -> None:

@@ -138,7 +138,7 @@ except EngineError as exc:
     assert "install it with: pip install onnxruntime" in ended.stdout
 
 
-def test_an_engine_of_a_newer_release_is_refused_and_of_an_older_one_is_not(tmp_path: Path) -> None:
+def test_an_engine_of_another_release_is_refused_since_it_was_checked_under_its_own(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path / "artefacts")
     spec = EngineSpec(str(tiny_models.affine(tmp_path / "affine.onnx")), Runtime.ONNXRUNTIME)
     manifest = store.build(spec)
@@ -146,11 +146,10 @@ def test_an_engine_of_a_newer_release_is_refused_and_of_an_older_one_is_not(tmp_
     version = f'["onnxruntime","{dict(manifest.versions)["onnxruntime"]}"]'
     text = file.read_text()
     assert version in text
-    file.write_text(text.replace(version, '["onnxruntime","1.2.0"]'))
-    load(store, manifest.digest).close()
-    file.write_text(text.replace(version, '["onnxruntime","99.0.0"]'))
-    with pytest.raises(EngineError, match=r"built with ONNX Runtime 99\.0\.0, and this is .* which is older"):
-        load(store, manifest.digest)
+    for other in ("1.2.0", "99.0.0"):
+        file.write_text(text.replace(version, f'["onnxruntime","{other}"]'))
+        with pytest.raises(EngineError, match=rf"was built with onnxruntime {other}, but .* is installed"):
+            load(store, manifest.digest)
 
 
 def test_settings_that_it_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -225,4 +225,4 @@ except EngineError as exc:
     print(exc)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "install it with: pip install openvino" in ended.stdout
+    assert "install it with: pip install 'graylift[openvino]'" in ended.stdout
