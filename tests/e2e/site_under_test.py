@@ -243,7 +243,7 @@ class Site:
         for child in self.children:
             if child.process.poll() is None:
                 child.kill(signal.SIGTERM)
-        if self.state.exists():
+        if (self.state / "graylift.db").exists():
             code, output = self.call("down")
             assert code == 0, output
         left = [*self.pids("envoy"), *self.pids("graylift")]

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import tiny_models
 
+from graylift.demo.minilm import fetch_model
 from graylift.demo.models import Package, PackagedFile, default_cache, fetch
 from graylift.domain.engine import EngineSpec, Inspection, Precision, Runtime
 from graylift.engine import cuda
@@ -93,6 +94,19 @@ def test_a_real_model_is_built_and_described(text_recognition: tuple[ArtefactSto
     assert 0 < len(inspection.layers) < nodes / 2  # fused
     halves = sum(layer.datatype == "FP16" for layer in inspection.layers)
     assert halves > 0.9 * len(inspection.layers)
+
+
+def test_a_real_transformer_is_built_with_two_profiles_and_described(store: ArtefactStore, tmp_path: Path) -> None:
+    model = fetch_model(default_cache(), tmp_path / "minilm.onnx", lambda _: None)
+    inputs = ("attention_mask", "input_ids", "token_type_ids")
+    ranges = ("1x8,1x32,4x64", "4x64,8x128,32x256")
+    profiles = profiles_from_texts([f"{name}={sizes}" for sizes in ranges for name in inputs])
+    manifest = store.build(spec_of(model, precision=Precision.FP16, profiles=profiles))
+    inspection = store.inspect(manifest.digest)
+    assert [str(spec) for spec in manifest.interface.outputs] == ["sentence_embedding: FP32[?,384]"]
+    assert len(manifest.profiles) == 2
+    assert 0 < len(inspection.layers) < sum(count for _, count in inspection.graph)
+    assert sum(layer.datatype == "FP16" for layer in inspection.layers) > len(inspection.layers) / 2
 
 
 @pytest.mark.skipif(bool(cuda.devices()), reason="for machines without a GPU")

@@ -6,7 +6,9 @@ loaded at a time. Latency counts from when a request was due (`bench.load`). PAS
 lies inside or outside its limit as a whole (`ratios`); else it is measured on, three times as long at most.
 
 The delay of the generator is part of every latency, of both sides alike, and pulls a ratio towards 1: where half of
-a latency is delay, a server that takes twice as long shows as 1.5x. Beyond that nothing is claimed. Called by `served`.
+a latency is delay, a server that takes twice as long shows as 1.5x. Beyond that nothing is claimed. A pair of blocks in
+which the generator stalled tells of this machine and of neither server: it is left out, whatever the servers did in it,
+but for requests that failed. Called by `served`.
 """
 
 from __future__ import annotations
@@ -56,11 +58,16 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Measured:
+class Measured:
     """What was seen so far, as (stable's, candidate's) pairs."""
 
     loads: list[tuple[LoadReport, LoadReport]] = field(default_factory=list[tuple[LoadReport, LoadReport]])
     saturated: list[tuple[Saturated, Saturated]] = field(default_factory=list[tuple[Saturated, Saturated]])
+
+    @property
+    def timely(self) -> list[tuple[LoadReport, LoadReport]]:
+        """The pairs in which the generator did not stall."""
+        return [pair for pair in self.loads if all(report.on_schedule for report in pair)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +89,25 @@ async def check_performance(
     began = time.monotonic()
     chance = random.Random(seed)
     requests = [question.request for question in questions]
-    measured = _Measured()
+    measured = Measured()
     block_s = min(_LONGEST_BLOCK_S, spec.duration_s / (2 * _PAIRS))
     pairs = max(_PAIRS, round(spec.duration_s / (2 * block_s)))
     findings: Sequence[_Finding] = ()
-    took, evidence = "", ()
+    took, evidence, unsettled = "", (), ""
     for _ in range(_LOOKS):
         await _load_in_turn(measured, spec, stable, candidate, requests, chance, block_s, pairs)
         if spec.min_throughput_ratio is not None:
             await _saturate_in_turn(measured, stable, candidate, requests, chance)
         took = f"{len(measured.loads)} interleaved pairs of blocks, {time.monotonic() - began:.0f} s"
         evidence = _evidence(measured, stable, candidate)
-        broken = _broken(measured, stable, candidate)
-        if broken is not None:
-            outcome, sentence = broken
+        failed = _failed(measured, stable, candidate)
+        if failed is not None:
+            outcome, sentence = failed
             return CheckResult(CHECK, outcome, f"{sentence} ({took})", evidence)
+        late = why_late(measured, stable.name)
+        if late is not None:
+            unsettled = late
+            continue
         findings = tuple(_findings(spec, measured, stable, candidate, seed))
         if any(finding.standing is Standing.BEYOND for finding in findings):
             worse = "; ".join(f.sentence for f in findings if f.standing is Standing.BEYOND)
@@ -104,13 +115,13 @@ async def check_performance(
         if all(finding.standing is Standing.WITHIN for finding in findings):
             said = "; ".join(finding.sentence for finding in findings)
             return CheckResult(CHECK, CheckOutcome.PASS, f"{said} ({took})", evidence)
-    unsettled = "; ".join(f.sentence for f in findings if f.standing is Standing.OPEN)
+        unsettled = "; ".join(f.sentence for f in findings if f.standing is Standing.OPEN)
     advice = "give it more duration or rate in checks.performance, or let nothing else use this machine meanwhile"
     return CheckResult(CHECK, CheckOutcome.INCONCLUSIVE, f"{unsettled}: not settled after {took}; {advice}", evidence)
 
 
 async def _load_in_turn(
-    measured: _Measured,
+    measured: Measured,
     spec: PerformanceCheck,
     stable: RunningServer,
     candidate: RunningServer,
@@ -129,7 +140,7 @@ async def _load_in_turn(
 
 
 async def _saturate_in_turn(
-    measured: _Measured,
+    measured: Measured,
     stable: RunningServer,
     candidate: RunningServer,
     requests: Sequence[PreparedRequest],
@@ -151,8 +162,8 @@ def _shuffled(
     return sides
 
 
-def _broken(measured: _Measured, stable: RunningServer, candidate: RunningServer) -> tuple[CheckOutcome, str] | None:
-    """Why no ratio can be had from this; None if one can."""
+def _failed(measured: Measured, stable: RunningServer, candidate: RunningServer) -> tuple[CheckOutcome, str] | None:
+    """What failed requests alone decide; None if there are none."""
     of_stable, of_candidate = _columns(measured.loads)
     candidates, stables = (sum(r.failed + r.shed for r in reports) for reports in (of_candidate, of_stable))
     if stables:
@@ -167,16 +178,25 @@ def _broken(measured: _Measured, stable: RunningServer, candidate: RunningServer
         return CheckOutcome.FAIL, (
             f"{candidate.name} failed {candidates} of {total} requests ({causes}), {stable.name} none of as many"
         )
-    lag = merged(report.lag for pair in measured.loads for report in pair)
-    median = _latency(of_stable).quantile(0.5)
-    lag_p50, lag_p99 = lag.quantile(0.5), lag.quantile(0.99)
-    if lag_p50 is None or lag_p99 is None or median is None:
-        return CheckOutcome.INCONCLUSIVE, "no request was due in its time; raise checks.performance.rate or duration"
-    if lag_p99 > LAG_LIMIT_S or lag_p50 > _LAG_SHARE * median:
-        return CheckOutcome.INCONCLUSIVE, (
-            f"the load generator itself was late by {_ms(lag_p50)} (p99 {_ms(lag_p99)}), so latencies tell of this "
-            f"machine: of {stable.name}'s median of {_ms(median)} it may be half, and its p99 {_ms(LAG_LIMIT_S)}; let "
-            "nothing else use the machine, or lower checks.performance.rate"
+    return None
+
+
+def why_late(measured: Measured, stable: str) -> str | None:
+    """Why the generator's own delay leaves nothing to compare so far; None if it does."""
+    timely = measured.timely
+    if len(timely) < FEWEST_PAIRS:
+        return (
+            f"the load generator itself stalled for more than {_ms(LAG_LIMIT_S)} in "
+            f"{len(measured.loads) - len(timely)} of {len(measured.loads)} pairs of blocks, which tell of this machine"
+        )
+    lag = merged(report.lag for pair in timely for report in pair).quantile(0.5)
+    median = _latency([one for one, _ in timely]).quantile(0.5)
+    if lag is None or median is None:
+        return "no request was due in its time: a higher rate is needed"
+    if lag > _LAG_SHARE * median:
+        return (
+            f"the load generator itself was late by {_ms(lag)} in the median, so latencies tell of this machine: of "
+            f"{stable}'s median of {_ms(median)} it may be half"
         )
     return None
 
@@ -190,9 +210,9 @@ def _causes(report: LoadReport) -> Iterator[str]:
 
 
 def _findings(
-    spec: PerformanceCheck, measured: _Measured, stable: RunningServer, candidate: RunningServer, seed: int
+    spec: PerformanceCheck, measured: Measured, stable: RunningServer, candidate: RunningServer, seed: int
 ) -> Iterator[_Finding]:
-    blocks = [(_latency([one]), _latency([other])) for one, other in measured.loads]
+    blocks = [(_latency([one]), _latency([other])) for one, other in measured.timely]
     fewest = min(sum(pair[side].count for pair in blocks) for side in (0, 1))
     for quantile, limit in spec.max_latency_ratio:
         name = f"p{quantile * 100:.10g}"
@@ -223,9 +243,10 @@ def _findings(
         )
 
 
-def _evidence(measured: _Measured, stable: RunningServer, candidate: RunningServer) -> tuple[str, ...]:
+def _evidence(measured: Measured, stable: RunningServer, candidate: RunningServer) -> tuple[str, ...]:
     lines: list[str] = []
-    for server, reports in zip((stable, candidate), _columns(measured.loads), strict=True):
+    timely = measured.timely
+    for server, reports in zip((stable, candidate), _columns(timely), strict=True):
         latency = _latency(reports)
         quantiles = ", ".join(f"p{q * 100:g} {_ms(latency.quantile(q))}" for q in (0.5, 0.9, 0.99))
         lines.append(f"{server.name}: latency {quantiles} of {latency.count} answers")
@@ -240,7 +261,9 @@ def _evidence(measured: _Measured, stable: RunningServer, candidate: RunningServ
                 f"{server.name}: {answers / seconds:,.0f} answers/s with {_IN_FLIGHT} requests under way, "
                 f"{failed} failed, {seconds:.1f} s"
             )
-    lag = merged(report.lag for pair in measured.loads for report in pair)
+    if stalled := len(measured.loads) - len(timely):
+        lines.append(f"left out: {stalled} of {len(measured.loads)} pairs of blocks, in which the generator stalled")
+    lag = merged(report.lag for pair in timely for report in pair)
     lines.append(f"generator late by p50 {_ms(lag.quantile(0.5))}, p99 {_ms(lag.quantile(0.99))}, within each latency")
     lines += (
         f"{server.name} runs at {server.url}: the way to it is part of its latency"
