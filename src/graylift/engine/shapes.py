@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graylift.domain.engine import Profile, ProfileShape
+from graylift.engine.profiles import is_inside
 from graylift.errors import EngineError, InputError
 
 if TYPE_CHECKING:
@@ -70,9 +71,12 @@ def check_profiles(source: str, inputs: Sequence[GraphInput], profiles: Sequence
 
 
 def profile_for(profiles: Sequence[Profile], inputs: Mapping[str, tuple[int, ...]]) -> int:
-    """Number of the first profile that holds these shapes by input. InputError, with the ranges, if none does."""
+    """Number of the first profile that holds these shapes by input. InputError, with the ranges, if none does.
+
+    The shapes have the numbers of dimensions that the interface says (`runner.check_inputs`).
+    """
     for number, profile in enumerate(profiles):
-        if all(_holds(shape, inputs[shape.input]) for shape in profile.shapes):
+        if is_inside(inputs, profile):
             return number
     given = ", ".join(f"{name}[{_sizes(inputs[name])}]" for name in sorted(_named(profiles)))
     ranges = " or ".join(
@@ -130,12 +134,6 @@ def _proposed(given: GraphInput) -> ProfileShape:
         )
 
     return ProfileShape(given.name, sizes(1, 1), sizes(8, 128), sizes(32, 512))
-
-
-def _holds(shape: ProfileShape, sizes: tuple[int, ...]) -> bool:
-    return len(sizes) == len(shape.min) and all(
-        low <= size <= high for low, size, high in zip(shape.min, sizes, shape.max, strict=True)
-    )
 
 
 def _named(profiles: Iterable[Profile]) -> set[str]:
