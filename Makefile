@@ -5,7 +5,7 @@ BIN := .venv/bin
 # uv finds and caches packages like pip, several times faster. Hashes are checked in every install below.
 UV := $(BIN)/uv --no-config --quiet
 
-.PHONY: demo test test-gpu install install-dev lint format docs bench requirements clean
+.PHONY: demo test test-gpu install install-dev lint format docs bench protos requirements clean
 
 demo: install
 	@$(BIN)/graylift demo
@@ -58,6 +58,10 @@ bench: install-dev
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/judge/cost.py
 	$(BIN)/python benchmarks/engines.py
+
+# The gRPC messages, made anew of their .proto files.
+protos: install-dev
+	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/graylift/protos/*.proto
 
 # Pins everything anew, with hashes and without the name of any index.
 requirements: .venv/.uv
