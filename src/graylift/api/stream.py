@@ -34,12 +34,14 @@ class Broadcast:
     async def events(self) -> AsyncIterator[bytes]:
         """Server-sent events for one looker, for as long as it looks."""
         self._lookers += 1
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="broadcast")
         sent: Mapping[str, str] = {}
         try:
             while True:
                 news = await self._news(sent)
+                if news is None and self._task.done():
+                    return  # a fault of ours ended it: the browser comes again, and says so meanwhile
                 if news is None:
                     yield b": still here\n\n"
                     continue

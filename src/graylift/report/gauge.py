@@ -30,7 +30,9 @@ def gauge_from(verdict: Verdict, rollback: Margin, promote: Margin) -> str:
         return round(WIDTH / 2 * (1 + min(1.0, max(-1.0, place))), 1)
 
     ends = sorted((x(verdict.effect_low, -worse), x(verdict.effect_high, worse)))
-    svg = Element("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", preserveAspectRatio="none", attrib={"class": "gauge"})
+    svg = Element(
+        "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", preserveAspectRatio="none", attrib={"class": "gauge"}
+    )
     SubElement(
         svg, "title"
     ).text = f"{verdict.check}: effect between the margins {rollback} (rollback) and {promote} (promote)"
