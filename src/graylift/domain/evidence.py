@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from graylift.domain.buckets import Buckets
 from graylift.domain.histogram import EMPTY, Histogram
 from graylift.domain.weights import Role
 
@@ -78,6 +79,7 @@ class Window:
     latency:  duration_s of the OK ones (a FAILED one has no honest duration; the judge counts it as slower than all)
     ttfb:     ttfb_s of the OK ones
     reasons:  (reason, count) of the failures, ascending by reason
+    external: (metric, counts) that come from elsewhere than a gateway; such a window has no requests
     """
 
     service: str
@@ -94,6 +96,7 @@ class Window:
     latency: Histogram = EMPTY
     ttfb: Histogram = EMPTY
     reasons: tuple[tuple[str, int], ...] = ()
+    external: tuple[tuple[str, Buckets], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
