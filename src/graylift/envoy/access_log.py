@@ -1,7 +1,7 @@
 """Envoy's access log: the format it is told to write, and its lines as records.
 
 Called by `bootstrap.py` (the formats) and by `gateway/`, which tails the log. Of what a client sent only the size
-enters a line: no header, no path, no body.
+enters a line, and the id that its answer can be scored by: no other header, no path, no body.
 
 The outcome of a request belongs to the arm it was *assigned* to (the route's cluster says which), whoever answered:
 OK only if that arm's first attempt gave a complete answer below 400. A 4xx of a model counts as its failure: both
@@ -32,9 +32,10 @@ REQUEST_FORMAT = {
     "duration_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
     "rx": "%BYTES_RECEIVED%",
     "tx": "%BYTES_SENT%",
+    "request_id": "%REQ(X-REQUEST-ID):128%",
 }
 """One line a request, written at its end. `server` is the revision asked last; `waited_us` passed between the last byte
-of the request and the beginning of the last attempt."""
+of the request and the beginning of the last attempt; `request_id` is Envoy's, or the client's own, cut at 128 bytes."""
 
 ATTEMPT_FORMAT = {
     "attempt_end": "%EMIT_TIME(%s.%6f)%",
@@ -123,6 +124,7 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
         duration_s=max(0.0, ended_s - _epoch_s(fields["start"])) if duration_us is None else _duration_s(duration_us),
         request_bytes=int(fields["rx"]),
         response_bytes=int(fields["tx"]),
+        request_id=None if fields["request_id"] is None else _text(fields["request_id"]),
     )
 
 
