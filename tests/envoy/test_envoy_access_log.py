@@ -28,7 +28,6 @@ REQUEST: dict[str, Any] = {
     "status": 200,
     "ttfb_us": 1510,
     "tx": 13,
-    "request_id": "0b2c1e9e-8d1f-4f0e-9d3a-3a0f5a1c7b52",
 }
 ATTEMPT: dict[str, Any] = {
     "attempt_end": "1795402569.572331",
@@ -73,7 +72,6 @@ def test_a_good_request() -> None:
         duration_s=0.00156,
         request_bytes=2,
         response_bytes=13,
-        request_id="0b2c1e9e-8d1f-4f0e-9d3a-3a0f5a1c7b52",
     )
 
 

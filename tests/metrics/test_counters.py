@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graylift.domain.buckets import Buckets, added, share
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.sources import PrometheusHistogram, WantedArm, WantedMetric
+from graylift.domain.tally import Tally, tallied
 from graylift.domain.weights import Role
 from graylift.metrics.counters import FEWEST_PATIENCE_S, Cutter, Reading, Series
 
 LENGTH_S = 30.0
-BOUNDS = (0.1, 0.5)
 
 
 def wanted(since_s: float = 0.0, length_s: float = LENGTH_S) -> WantedMetric:
-    origin = PrometheusHistogram("http://p", "h", (("v", "{revision}"),), length_s)
+    origin = PrometheusHistogram("http://p", "h", 0.5, (("v", "{revision}"),), length_s)
     arms = (WantedArm(Role.CANDIDATE, "s.v2.0", "v2"), WantedArm(Role.STABLE, "s.v1.0", "v1"))
     return WantedMetric("s", "queue", origin, "s-1/0", since_s, arms)
 
 
 @dataclass(frozen=True)
 class Life:
-    """One process that counts: (epoch second, which bucket) of its events, and when it is read."""
+    """One process that counts: (epoch second, was it bad?) of its events, and when it is read."""
 
-    events: tuple[tuple[float, int], ...]
+    events: tuple[tuple[float, bool], ...]
     reads: tuple[float, ...]
     born_s: float = 0.0
 
     def readings(self) -> list[Reading]:
-        return [Reading(at, self.total(at)) for at in self.reads]
+        return [Reading(at, self.counted(at)) for at in self.reads]
 
-    def total(self, at_s: float) -> Buckets:
-        counts = Counter(bucket for moment, bucket in self.events if self.born_s <= moment <= at_s)
-        return Buckets(BOUNDS, tuple(counts[number] for number in range(3)))
+    def counted(self, at_s: float) -> Tally:
+        happened = [bad for moment, bad in self.events if self.born_s <= moment <= at_s]
+        return Tally(sum(happened), len(happened))
 
 
 def series_of(*lives: tuple[str, Life]) -> Series:
@@ -49,13 +47,12 @@ def series_of(*lives: tuple[str, Life]) -> Series:
     return series
 
 
-def summed(reports: list[IntervalReport], role: Role) -> tuple[int, ...]:
-    parts = [window.external[0][1] for r in reports for window in r.windows if window.arm is role]
-    return added(parts).counts if parts else (0, 0, 0)
+def summed(reports: list[IntervalReport], role: Role) -> Tally:
+    return tallied(window.external[0][1] for r in reports for window in r.windows if window.arm is role)
 
 
 MOMENTS = st.floats(0.5, 599.5, allow_nan=False).map(lambda value: round(value, 2))
-EVENTS = st.lists(st.tuples(MOMENTS, st.integers(0, 2)), max_size=60).map(tuple)
+EVENTS = st.lists(st.tuples(MOMENTS, st.booleans()), max_size=60).map(tuple)
 # Every series is read at least once in each interval, at moments of its own.
 READS = st.lists(st.floats(0.01, 29.99), min_size=20, max_size=20).map(
     lambda offsets: tuple(round(30 * number + offset, 2) for number, offset in enumerate(offsets))
@@ -88,8 +85,8 @@ def test_every_event_between_the_first_and_the_last_reading_is_counted_once(data
     life = Life(data.draw(EVENTS), data.draw(READS))
     reports = list(Cutter(wanted()).cut({role: series_of(("", life)) for role in Role}, 600.0))
     last = max(at for at in life.reads if at <= reports[-1].start_s + LENGTH_S)
-    between = life.total(last).since(life.total(life.reads[0]))
-    assert summed(reports, Role.CANDIDATE) == between.counts
+    between = life.counted(last).since(life.counted(life.reads[0]))
+    assert summed(reports, Role.CANDIDATE) == between
 
 
 @given(st.data(), st.integers(1, 18))
@@ -109,19 +106,20 @@ def test_a_counter_that_begins_anew_is_never_counted_negative_or_twice(data: st.
     series = Series()
     for at in reads:
         born = max((moment for moment in reborn if moment <= at), default=0.0)
-        series.add("", Reading(at, Life(events, (), born).total(at)))
+        series.add("", Reading(at, Life(events, (), born).counted(at)))
     reports = list(Cutter(wanted()).cut(dict.fromkeys(Role, series), 600.0))
     counted = summed(reports, Role.STABLE)
-    happened = Life(events, ()).total(600.0).counts
-    assert all(0 <= count <= there for count, there in zip(counted, happened, strict=True))
+    happened = Life(events, ()).counted(600.0)
+    assert 0 <= counted.bad <= happened.bad
+    assert 0 <= counted.total - counted.bad <= happened.total - happened.bad
 
 
 def test_a_reset_is_a_gap_of_its_interval_alone_and_says_so() -> None:
-    steady = Life(tuple((float(second), 0) for second in range(300)), tuple(range(5, 300, 10)))
+    steady = Life(tuple((float(second), False) for second in range(300)), tuple(range(5, 300, 10)))
     series = Series()
     for at in range(5, 300, 10):
         counted = at if at < 100 else at - 100
-        series.add("instance=a", Reading(float(at), Buckets(BOUNDS, (counted, 0, 0))))
+        series.add("instance=a", Reading(float(at), Tally(0, counted)))
     reports = Cutter(wanted()).cut({Role.STABLE: series_of(("", steady)), Role.CANDIDATE: series}, 300.0)
     assert [report.gap is None for report in reports] == [True, True, True, False, True, True, True, True, True]
     assert "began anew" in str(reports[3].gap)
@@ -131,7 +129,7 @@ def test_a_reset_is_a_gap_of_its_interval_alone_and_says_so() -> None:
 def test_a_beginning_that_moves_is_a_reset_even_if_counts_rise() -> None:
     series = Series()
     for at, count, started in ((10.0, 1, 1.0), (25.0, 2, 1.0), (40.0, 50, 35.0), (55.0, 60, 35.0), (70.0, 60, 35.0)):
-        series.add("", Reading(at, Buckets(BOUNDS, (count, 0, 0)), started))
+        series.add("", Reading(at, Tally(0, count), started))
     reports = Cutter(wanted()).cut(dict.fromkeys(Role, series), 70.0)
     assert [report.gap is None for report in reports] == [True, False]
 
@@ -159,20 +157,6 @@ def test_an_arm_of_which_nothing_is_read_is_a_gap_and_no_evidence() -> None:
     assert (report.windows, report.gap) == ((), "queue of candidate: nothing was read in it")
 
 
-def test_arms_with_other_bounds_are_compared_where_both_have_one() -> None:
-    series = {role: Series() for role in Role}
-    for at in (5.0, 20.0, 35.0):
-        series[Role.STABLE].add("", Reading(at, Buckets((0.1, 0.5, 1.0), (int(at), 1, 2, 3))))
-        series[Role.CANDIDATE].add("", Reading(at, Buckets((0.5, 2.0), (int(at), 1, 2))))
-    (report,) = Cutter(wanted()).cut(series, 35.0)
-    assert {window.external[0][1].bounds for window in report.windows} == {(0.5,)}
-    none_common = series | {Role.CANDIDATE: Series()}
-    for at in (5.0, 20.0, 35.0):
-        none_common[Role.CANDIDATE].add("", Reading(at, Buckets((7.0,), (int(at), 1))))
-    (report,) = Cutter(wanted()).cut(none_common, 35.0)
-    assert (report.windows, "cannot be compared" in str(report.gap)) == ((), True)
-
-
 def test_nothing_is_cut_before_the_split_was_in_force() -> None:
     life = Life((), tuple(range(5, 300, 10)))
     cutter = Cutter(wanted(since_s=100.0))
@@ -188,46 +172,16 @@ def test_patience_is_two_intervals_and_never_short() -> None:
     assert Cutter(wanted(length_s=60.0)).patience_s == 120.0
 
 
-@given(st.lists(st.integers(0, 50), min_size=4, max_size=4), st.sets(st.sampled_from([0.1, 0.5, 1.0]), min_size=1))
-def test_counts_between_fewer_bounds_are_the_same_values(counts: list[int], bounds: set[float]) -> None:
-    fine = Buckets((0.1, 0.5, 1.0), tuple(counts))
-    coarse = fine.on(tuple(bounds))
-    assert coarse.count == fine.count
-    for number, bound in enumerate(coarse.bounds):
-        assert coarse.above(number) == fine.above(fine.bounds.index(bound))
-
-
-@given(st.lists(st.integers(0, 30), min_size=3, max_size=3).filter(any), st.floats(0.01, 0.99))
-def test_at_most_the_share_beyond_a_quantile_lies_above_its_bound(counts: list[int], q: float) -> None:
-    buckets = Buckets(BOUNDS, tuple(counts))
-    number = buckets.quantile_bound(q)
-    assert number is not None
-    if number < len(BOUNDS) - 1:
-        assert buckets.above(number) <= (1 - q) * buckets.count + 1e-9
-    if number > 0:
-        assert buckets.above(number - 1) > (1 - q) * buckets.count - 1
-
-
-@pytest.mark.parametrize(
-    ("bounds", "counts"),
-    [((), (1,)), ((0.5,), (1,)), ((0.5, 0.5), (1, 1, 1)), ((float("inf"),), (1, 1)), ((0.5,), (1, -1))],
-)
-def test_buckets_that_cannot_be_are_refused(bounds: tuple[float, ...], counts: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError):
-        Buckets(bounds, counts)
-
-
-def test_a_share_is_a_histogram_with_one_bound() -> None:
-    assert share(3, 10).above(0) == 3
-    assert share(3, 10).count == 10
-    with pytest.raises(ValueError):
-        share(11, 10)
+@pytest.mark.parametrize(("bad", "total"), [(-1, 3), (4, 3), (0, -1)])
+def test_a_tally_that_cannot_be_is_refused(bad: int, total: int) -> None:
+    with pytest.raises(ValueError, match="bad ones"):
+        Tally(bad, total)
 
 
 def test_readings_are_forgotten_but_for_the_one_that_differences_need() -> None:
     series = series_of(("a", Life((), tuple(range(5, 100, 10)))), ("b", Life((), (5.0,))))
     series.forget(60.0)
-    assert len(series) == 1
+    assert series.read_until_s(0.0) == 95.0  # the one that ended is not waited for any more
     rest = Cutter(wanted())
     rest.begin(60_000)
     assert rest.cut(dict.fromkeys(Role, series), 95.0)[0].gap is None

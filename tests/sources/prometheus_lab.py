@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from graylift.domain.sources import PrometheusHistogram, PrometheusShare, WantedArm, WantedMetric
+from graylift.domain.sources import PrometheusCounters, PrometheusHistogram, WantedArm, WantedMetric
 from graylift.domain.weights import Role
 
 SCRAPE_S = 0.2
@@ -122,14 +122,14 @@ def until_scraped(url: str, targets: int) -> None:
 LABELS = (("revision", "{revision}"),)
 
 
-def wanted(origin: PrometheusHistogram | PrometheusShare, since_s: float, split: str = "s-1/0") -> WantedMetric:
+def wanted(origin: PrometheusHistogram | PrometheusCounters, since_s: float, split: str = "s-1/0") -> WantedMetric:
     arms = (WantedArm(Role.CANDIDATE, "s.v2.0", "v2"), WantedArm(Role.STABLE, "s.v1.0", "v1"))
     return WantedMetric("s", "queue-time", origin, split, since_s, arms)
 
 
 def a_histogram(url: str) -> PrometheusHistogram:
-    return PrometheusHistogram(url, "queue", LABELS, EVERY_S)
+    return PrometheusHistogram(url, "queue", 0.5, LABELS, EVERY_S)
 
 
-def a_share(url: str) -> PrometheusShare:
-    return PrometheusShare(url, "preempted_total", "calls_total", LABELS, EVERY_S)
+def counters(url: str) -> PrometheusCounters:
+    return PrometheusCounters(url, "preempted_total", "calls_total", LABELS, EVERY_S)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from prometheus_lab import PROMETHEUS, Exporter, a_histogram, a_share, exporters, free_port, prometheus, wanted
+from prometheus_lab import PROMETHEUS, Exporter, a_histogram, counters, exporters, free_port, prometheus, wanted
 
 from graylift.adapters.prometheus import PrometheusSource
-from graylift.domain.buckets import added
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.sources import PrometheusHistogram, WantedMetric
+from graylift.domain.tally import Tally, tallied
 from graylift.domain.weights import Role
 
 pytestmark = [
@@ -62,9 +62,8 @@ class Reader:
         await self.source.close()
         self.source = PrometheusSource()
 
-    def counted(self, role: Role) -> tuple[int, ...]:
-        parts = [window.external[0][1] for r in self.stored for window in r.windows if window.arm is role]
-        return added(parts).counts if parts else ()
+    def counted(self, role: Role) -> Tally:
+        return tallied(window.external[0][1] for r in self.stored for window in r.windows if window.arm is role)
 
     async def until_all_is_read(self) -> None:
         """An interval that began now is over."""
@@ -94,22 +93,21 @@ async def test_what_both_arms_counted_is_read_once_also_over_a_restart(site: Sit
         await reader.is_killed()
     await reader.until_all_is_read()
     await reader.source.close()
-    assert reader.counted(Role.STABLE) == (80, 0, 8, 0)
-    assert reader.counted(Role.CANDIDATE) == (20, 0, 0, 4)
+    assert reader.counted(Role.STABLE) == Tally(8, 88)
+    assert reader.counted(Role.CANDIDATE) == Tally(4, 24)
     assert [report.gap for report in reader.stored if report.gap] == []
-    assert reader.stored[0].windows[0].external[0][1].bounds == (0.1, 0.5, 1.0)
     sequences = [report.sequence for report in reader.stored]
     assert sequences == sorted(set(sequences))
 
 
 async def test_a_share_is_read_of_two_counters(site: Site) -> None:
-    reader = Reader(wanted(a_share(site.url), time.time()))
+    reader = Reader(wanted(counters(site.url), time.time()))
     await ready(reader)
     both_serve(site.stable, site.candidate)
     await reader.until_all_is_read()
     await reader.source.close()
-    assert reader.counted(Role.CANDIDATE) == (4, 2)
-    assert reader.counted(Role.STABLE) == (22, 0)
+    assert reader.counted(Role.CANDIDATE) == Tally(2, 6)
+    assert reader.counted(Role.STABLE) == Tally(0, 22)
 
 
 async def test_a_server_that_restarts_leaves_a_gap_and_neither_negative_nor_double_counts(site: Site) -> None:
@@ -127,8 +125,8 @@ async def test_a_server_that_restarts_leaves_a_gap_and_neither_negative_nor_doub
     gaps = [report for report in reader.stored if report.gap is not None]
     assert all("candidate" in str(report.gap) and not report.windows for report in gaps)
     assert any("began anew" in str(report.gap) or "was not read" in str(report.gap) for report in gaps)
-    assert reader.counted(Role.CANDIDATE) == (10, 0, 0, 2)
-    assert reader.counted(Role.STABLE) == (40, 0, 4, 0)
+    assert reader.counted(Role.CANDIDATE) == Tally(2, 12)
+    assert reader.counted(Role.STABLE) == Tally(4, 44)
 
 
 async def trouble_of(origin: PrometheusHistogram) -> str:
@@ -143,12 +141,17 @@ async def trouble_of(origin: PrometheusHistogram) -> str:
 
 
 async def test_a_metric_that_nobody_scrapes_is_a_trouble_with_the_selector(site: Site) -> None:
-    origin = PrometheusHistogram(site.url, "queue", (("revision", "{revision}"), ("job", 'a "b"')), 1.0)
+    origin = PrometheusHistogram(site.url, "queue", 0.5, (("revision", "{revision}"), ("job", 'a "b"')), 1.0)
     assert r'queue_bucket{revision="v2", job="a \"b\""}: is it scraped, and labelled so?' in await trouble_of(origin)
 
 
+async def test_a_bound_that_is_none_is_a_trouble_with_those_that_are(site: Site) -> None:
+    why = await trouble_of(PrometheusHistogram(site.url, "queue", 0.3, (("revision", "{revision}"),), 1.0))
+    assert why == "the histogram has no bucket that ends at 0.3; `above` is one of 0.1, 0.5, 1"
+
+
 async def test_a_query_that_prometheus_refuses_is_told_in_its_words(site: Site) -> None:
-    assert "parse error" in await trouble_of(PrometheusHistogram(site.url, "no-name", (("v", "{revision}"),), 1.0))
+    assert "parse error" in await trouble_of(PrometheusHistogram(site.url, "no-name", 0.5, (("v", "{revision}"),), 1.0))
 
 
 async def test_what_is_no_prometheus_is_a_trouble(site: Site) -> None:

@@ -14,23 +14,22 @@ import asyncio
 import json
 import math
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import aiohttp
 
-from graylift.domain.buckets import Buckets, share
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.sources import (
     REVISION,
     OtlpHistogram,
+    PrometheusCounters,
     PrometheusHistogram,
-    PrometheusShare,
     WantedArm,
     WantedMetric,
 )
+from graylift.domain.tally import Tally
 from graylift.domain.weights import Role
 from graylift.metrics.counters import Cutter, Reading, Series
 
@@ -69,7 +68,7 @@ class PrometheusSource:
     async def read(self, wanted: Sequence[WantedMetric], after: Sequence[tuple[str, int]]) -> Sequence[IntervalReport]:
         """See `ports.MetricSource`."""
         cursors = dict(after)
-        ours = {one.source: one for one in wanted if isinstance(one.origin, PrometheusHistogram | PrometheusShare)}
+        ours = {one.source: one for one in wanted if isinstance(one.origin, PrometheusHistogram | PrometheusCounters)}
         for source in self._followed.keys() - ours.keys():
             await self._leave(source)
         for source, one in ours.items():
@@ -135,10 +134,11 @@ class PrometheusSource:
             match wanted.origin:
                 case PrometheusHistogram() as origin:
                     (selector,) = selectors(origin, arm)
-                    found = histogram_readings(await self._samples(origin.url, selector, from_s, until_s), faults)
-                case PrometheusShare() as origin:
+                    samples = await self._samples(origin.url, selector, from_s, until_s)
+                    found = histogram_readings(samples, origin.above, faults)
+                case PrometheusCounters() as origin:
                     bad, selector = selectors(origin, arm)
-                    found = share_readings(
+                    found = counter_readings(
                         await self._samples(origin.url, bad, from_s, until_s),
                         await self._samples(origin.url, selector, from_s, until_s),
                         faults,
@@ -199,7 +199,7 @@ def matrix_from(url: str, status: int, body: bytes) -> list[_Sampled]:
         raise Unusable(f"{url} answers {status} with something that is no answer of Prometheus to a query") from error
 
 
-def selectors(origin: PrometheusHistogram | PrometheusShare, arm: WantedArm) -> tuple[str, ...]:
+def selectors(origin: PrometheusHistogram | PrometheusCounters, arm: WantedArm) -> tuple[str, ...]:
     """What to ask for: the buckets, or the bad events and all events."""
     labels = {name: value.replace(REVISION, arm.revision) for name, value in origin.labels}
     # JSON's escapes are those of PromQL.
@@ -208,54 +208,38 @@ def selectors(origin: PrometheusHistogram | PrometheusShare, arm: WantedArm) -> 
     return tuple(f"{name}{{{matchers}}}" for name in names)
 
 
-def histogram_readings(buckets: Sequence[_Sampled], faults: list[str]) -> list[tuple[str, Reading]]:
+def histogram_readings(buckets: Sequence[_Sampled], above: float, faults: list[str]) -> list[tuple[str, Reading]]:
     """(target, reading) of the series of a histogram's buckets; what is no histogram is left out and told."""
-    up_to: defaultdict[tuple[str, float], Counter[float]] = defaultdict(Counter)
-    for one in buckets:
-        bound = _number(one.labels.get("le", ""))
-        for at_s, value in one.samples:
-            count = _count(value)
-            if bound is None or count is None:
-                faults.append(
-                    f"a bucket of {one.target or 'the histogram'} is no count: le={one.labels.get('le')!r}, {value}"
-                )
-                up_to[one.target, at_s][math.nan] = 0
-            else:
-                up_to[one.target, at_s][bound] += count
-    found: list[tuple[str, Reading]] = []
-    for (target, at_s), counts in up_to.items():
-        if any(math.isnan(bound) for bound in counts):
-            continue
-        bounds = sorted(counts)
-        if len(bounds) < 2 or bounds[-1] != math.inf:
-            faults.append(
-                f"the histogram of {target or 'this name'} has the buckets {bounds}; it needs +Inf and another"
-            )
-            continue
-        steps = [counts[bound] for bound in bounds]
-        try:
-            total = Buckets(
-                tuple(bounds[:-1]), tuple(now - then for then, now in zip([0, *steps], steps, strict=False))
-            )
-        except ValueError:
-            faults.append(f"the buckets of {target or 'the histogram'} fall from one bound to the next: {steps}")
-            continue
-        found.append((target, Reading(at_s, total)))
-    return found
+    bounds = {_number(one.labels.get("le", "")) for one in buckets}
+    if buckets and not {above, math.inf} <= bounds:
+        known = ", ".join(f"{bound:g}" for bound in sorted(b for b in bounds if b is not None and b < math.inf))
+        faults.append(f"the histogram has no bucket that ends at {above:g}; `above` is one of {known or 'none'}")
+        return []
+    up_to = _sums([one for one in buckets if _number(one.labels["le"]) == above], faults)
+    everything = _sums([one for one in buckets if _number(one.labels["le"]) == math.inf], faults)
+    return _tallies({key: (up_to[key], total) for key, total in everything.items() if key in up_to}, faults, good=True)
 
 
-def share_readings(bad: Sequence[_Sampled], total: Sequence[_Sampled], faults: list[str]) -> list[tuple[str, Reading]]:
+def counter_readings(
+    bad: Sequence[_Sampled], total: Sequence[_Sampled], faults: list[str]
+) -> list[tuple[str, Reading]]:
     """(target, reading) of the sums of both counters; a target that knows no bad event yet has none."""
     bad_sums, sums = _sums(bad, faults), _sums(total, faults)
+    return _tallies({key: (bad_sums.get(key, 0), events) for key, events in sums.items()}, faults, good=False)
+
+
+def _tallies(
+    counts: Mapping[tuple[str, float], tuple[int | None, int | None]], faults: list[str], *, good: bool
+) -> list[tuple[str, Reading]]:
+    """counts: by target and time, (part, total) of the events; is the part the `good` ones?"""
     found: list[tuple[str, Reading]] = []
-    for (target, at_s), events in sums.items():
-        bad_events = bad_sums.get((target, at_s), 0)
-        if events is None or bad_events is None:
+    for (target, at_s), (part, total) in counts.items():
+        if part is None or total is None:
             continue
         try:
-            found.append((target, Reading(at_s, share(bad_events, events))))
-        except ValueError:
-            faults.append(f"{target or 'the counter'} counts {bad_events} bad of {events} events")
+            found.append((target, Reading(at_s, Tally(total - part if good else part, total))))
+        except ValueError as error:
+            faults.append(f"{target or 'what is counted'} cannot be: {error}")
     return found
 
 

@@ -27,7 +27,7 @@ _EXAMPLE = '{"request_id": "...", "name": "helpful", "value": 0.8}'
 class ScoreBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    request_id: Annotated[str, Field(min_length=1, max_length=128)]
+    request_id: Annotated[str, Field(min_length=1, max_length=100)]
     name: Annotated[str, Field(min_length=1, max_length=100)]
     value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

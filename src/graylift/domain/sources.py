@@ -13,22 +13,24 @@ REVISION = "{revision}"
 
 @dataclass(frozen=True, slots=True)
 class PrometheusHistogram:
-    """Values in a classic histogram that a Prometheus scrapes.
+    """The share of values above a bound, in a classic histogram that a Prometheus scrapes.
 
     url:       of the Prometheus, http://host:port, with the path it is served under if there is one
     histogram: the metric's name, without `_bucket`
+    above:     one of its bucket bounds, so that nothing has to be interpolated
     labels:    (name, value) that select its series; REVISION in a value tells the arms apart
     every_s:   evidence is cut into intervals of this length; several scrapes long
     """
 
     url: str
     histogram: str
+    above: float
     labels: tuple[tuple[str, str], ...]
     every_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class PrometheusShare:
+class PrometheusCounters:
     """A share of events, of two counters that a Prometheus scrapes: of `total` events those that are `bad`."""
 
     url: str
@@ -40,18 +42,20 @@ class PrometheusShare:
 
 @dataclass(frozen=True, slots=True)
 class OtlpHistogram:
-    """Values in a histogram that the servers push by OTLP/HTTP to Graylift.
+    """The share of values above a bound, in a histogram that the servers push by OTLP/HTTP to Graylift.
 
+    above:      one of its bucket bounds
     attributes: (name, value) that a data point must have
     every_s:    as above; several export intervals long
     """
 
     histogram: str
+    above: float
     attributes: tuple[tuple[str, str], ...]
     every_s: float
 
 
-MetricOrigin: TypeAlias = PrometheusHistogram | PrometheusShare | OtlpHistogram
+MetricOrigin: TypeAlias = PrometheusHistogram | PrometheusCounters | OtlpHistogram
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from graylift.domain.buckets import Buckets, added
 from graylift.domain.evidence import IntervalReport, Window
-from graylift.domain.sources import WantedArm, WantedMetric
+from graylift.domain.sources import WantedMetric
+from graylift.domain.tally import NO_EVENTS, Tally, tallied
 from graylift.domain.weights import Role
 
 FEWEST_PATIENCE_S = 30.0
@@ -31,12 +31,12 @@ class Reading:
     """What one series had counted at one moment.
 
     at_s:      epoch seconds
-    total:     everything since the series began
+    tally:     everything since the series began
     started_s: when it began to count, if it says so; another moment is another beginning
     """
 
     at_s: float
-    total: Buckets
+    tally: Tally
     started_s: float | None = None
 
 
@@ -44,7 +44,7 @@ class Reading:
 class Counted:
     """What one arm counted in one interval, None if nothing was read of it; and why that is not all, None if it is."""
 
-    buckets: Buckets | None
+    tally: Tally | None
     gap: str | None = None
 
 
@@ -62,9 +62,6 @@ class Series:
     def is_empty(self) -> bool:
         return not self._by_name
 
-    def __len__(self) -> int:
-        return len(self._by_name)
-
     def read_until_s(self, lost_before_s: float) -> float | None:
         """Up to when every series was read, but for those whose last reading is older than `lost_before_s`."""
         newest = (max(readings) for readings in self._by_name.values())
@@ -73,7 +70,7 @@ class Series:
     def counted(self, from_s: float, until_s: float) -> Counted:
         """What was counted after `from_s`, up to `until_s`. To be read whole, each series must have been read in the
         interval, and, unless it is new, in the one of equal length before."""
-        parts: list[Buckets] = []
+        parts: list[Tally] = []
         gaps: dict[str, None] = {}
         for name in sorted(self._by_name):
             readings = sorted(self._by_name[name].values(), key=_time)
@@ -85,19 +82,14 @@ class Series:
                     gaps[f"{_named(name)} was not read in it"] = None
                 continue
             run = readings[first - 1 if before else first : last]
-            parts.append(run[0].total.since(run[0].total))
+            parts.append(NO_EVENTS)
             for earlier, later in pairwise(run):
                 increment = _increment(earlier, later)
                 if increment is None:
                     gaps[f"{_named(name)} began anew in it, and what it had counted last is lost"] = None
                 else:
                     parts.append(increment)
-        if not parts:
-            return Counted(None, "; ".join(gaps) or None)
-        try:
-            return Counted(added(parts), "; ".join(gaps) or None)
-        except ValueError as error:
-            return Counted(None, f"its series cannot be added up: {error}")
+        return Counted(tallied(parts) if parts else None, "; ".join(gaps) or None)
 
     def forget(self, before_s: float) -> None:
         """Drop readings older than that, but keep the last one before it of each series that is still read."""
@@ -118,12 +110,12 @@ def _named(name: str) -> str:
     return f"series {name}" if name else "its only series"
 
 
-def _increment(earlier: Reading, later: Reading) -> Buckets | None:
+def _increment(earlier: Reading, later: Reading) -> Tally | None:
     """What happened between two readings; None if the series began anew in between."""
     if earlier.started_s != later.started_s:
         return None
     try:
-        return later.total.since(earlier.total)
+        return later.tally.since(earlier.tally)
     except ValueError:
         return None
 
@@ -179,12 +171,15 @@ class Cutter:
         gaps = [
             f"{wanted.metric} of {arm.role.value}: {one.gap or 'nothing was read in it'}"
             for arm, one in counted
-            if one.gap is not None or one.buckets is None
+            if one.gap is not None or one.tally is None
         ]
-        windows = _comparable(wanted, [(arm, one.buckets) for arm, one in counted if one.buckets is not None])
-        if isinstance(windows, str):
-            gaps.append(windows)
-            windows = ()
+        windows = tuple(
+            Window(
+                wanted.service, wanted.split, arm.role, arm.revision_id, None, external=((wanted.metric, one.tally),)
+            )
+            for arm, one in counted
+            if one.tally is not None
+        )
         return IntervalReport(
             gateway=wanted.source,
             sequence=round(end_s * 1000),
@@ -194,24 +189,3 @@ class Cutter:
             windows=windows if not gaps else (),
             gap="; ".join(gaps) or None,
         )
-
-
-def _comparable(wanted: WantedMetric, counted: Sequence[tuple[WantedArm, Buckets]]) -> tuple[Window, ...] | str:
-    """The windows of both arms on the bounds that both have; or why there are none."""
-    if not counted:
-        return ()
-    try:
-        bounds = added([buckets for _, buckets in counted]).bounds
-    except ValueError as error:
-        return f"{wanted.metric}: the arms cannot be compared: {error}"
-    return tuple(
-        Window(
-            wanted.service,
-            wanted.split,
-            arm.role,
-            arm.revision_id,
-            None,
-            external=((wanted.metric, buckets.on(bounds)),),
-        )
-        for arm, buckets in counted
-    )

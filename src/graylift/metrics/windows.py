@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-from graylift.domain.buckets import Buckets, added
 from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord, ScoreRecord, Window
 from graylift.domain.histogram import bin_of, histogram_from_counts
 from graylift.domain.scores import scores_from_counts, step_of
+from graylift.domain.tally import NO_EVENTS, Tally, tallied
 from graylift.domain.weights import Role
 
 WindowKey: TypeAlias = "tuple[str, str, Role, str, str | None]"
@@ -56,7 +56,7 @@ class WindowSum:
         self.tpot: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
         self.scores: defaultdict[str, Counter[int]] = defaultdict(Counter)
-        self.external: dict[tuple[str, tuple[float, ...]], Buckets] = {}
+        self.external: dict[str, Tally] = {}
 
     def add(self, record: RequestRecord) -> None:
         match record.outcome:
@@ -107,9 +107,8 @@ class WindowSum:
         self.reasons.update(dict(window.reasons))
         for name, scores in window.scores:
             self.scores[name].update(dict(scores.steps))
-        for name, buckets in window.external:
-            key = (name, buckets.bounds)  # a server that was upgraded may count between other bounds
-            self.external[key] = added((self.external[key], buckets)) if key in self.external else buckets
+        for name, tally in window.external:
+            self.external[name] = tallied((self.external.get(name, NO_EVENTS), tally))
 
     def window(self, key: WindowKey) -> Window:
         service, split, arm, revision_id, label = key
@@ -133,7 +132,7 @@ class WindowSum:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             scores=tuple((name, scores_from_counts(counts)) for name, counts in sorted(self.scores.items())),
-            external=tuple((name, buckets) for (name, _), buckets in sorted(self.external.items(), key=_by_key)),
+            external=tuple((name, self.external[name]) for name in sorted(self.external)),
         )
 
 
@@ -214,10 +213,6 @@ def _take(attempts: Counter[Attempt], attempt: Attempt, count: int) -> int:
 def _reached_the_client(record: RequestRecord) -> bool:
     """Did the client get a complete good answer, from whomever?"""
     return record.answered_by is not None and 0 < record.status < 400
-
-
-def _by_key(item: tuple[tuple[str, tuple[float, ...]], Buckets]) -> tuple[str, tuple[float, ...]]:
-    return item[0]
 
 
 def _order(key: WindowKey) -> tuple[str, str, str, str, str]:
