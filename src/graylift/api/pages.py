@@ -80,7 +80,6 @@ def routes(records: Records, clock: Clock) -> APIRouter:
             raise ProtocolError(f"there is no {name!r} here", 404)
         return Response(static[name], media_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
 
-    del services, releases, release, report, live_services, live_release, resource
     return router
 
 

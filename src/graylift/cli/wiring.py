@@ -54,14 +54,21 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     """A controller with its gateway agent, acting while the block is open. Yields the controller's task.
 
     Leaving the block ends the control plane alone: Envoy and the model servers serve on, and whoever opens the next
-    block adopts them.
+    block adopts them. CommandRefused if the API's port is taken.
     """
+    from graylift.api import ApiServer, create_app  # FastAPI takes as long to import as all the rest
+
     installation.remember()
     agent = gateway_of(installation)
     deployer = deployer_of(installation)
+    api = ApiServer(
+        create_app(store, agent, SystemClock(), installation.api_host), installation.api_host, installation.api_port
+    )
     stop = asyncio.Event()
     await agent.start()
     try:
+        await api.start()
+        installation.say_api(api.address)
         controller = controller_of(installation, store, agent, deployer)
         task = asyncio.create_task(controller.run(stop), name="controller")
         try:
@@ -70,6 +77,7 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
             stop.set()
             await task
     finally:
+        await api.close()
         await deployer.close()
         await agent.close()
 

@@ -7,6 +7,7 @@ from enum import Enum
 
 from graylift.domain.histogram import EMPTY, Histogram
 from graylift.domain.scores import ScoreCounts
+from graylift.domain.tally import Tally
 from graylift.domain.weights import Role
 
 INTERVAL_S = 1.0
@@ -41,7 +42,8 @@ class RequestRecord:
     reason:      for a failure: what went wrong, in few words and of few kinds (`HTTP 500`, `connection reset`)
     ttfb_s, duration_s: from the first byte of the request to the first and to the last byte of the answer
     request_id: what scores of the answer and its shadow name it by, None if it has none
-    ttft_s:   from the first byte of the request to the first token of content; None for what is no stream of tokens
+    ttft_s:   from when the request went to the server to the first token of content; None for what is no stream of
+              tokens
     tpot_s:   of a stream, (last token - first token) / (output tokens - 1); None below two tokens
     input_tokens, output_tokens: None where nobody counted them
     tokens_estimated: were they counted from the pieces of the stream, for want of the server's own count?
@@ -114,6 +116,7 @@ class Window:
     ttft, tpot: ttft_s and tpot_s of the OK ones that have them
     input_tokens, output_tokens: of the OK ones together
     scores:   (name, scores) that came in this interval, ascending by name; of whatever share of the answers has any
+    external: (metric, events) that were counted elsewhere, ascending by metric; such a window has no requests
     """
 
     service: str
@@ -135,6 +138,7 @@ class Window:
     input_tokens: int = 0
     output_tokens: int = 0
     scores: tuple[tuple[str, ScoreCounts], ...] = ()
+    external: tuple[tuple[str, Tally], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ async function command(kind, reason) {
     const answer = await fetch(`/v1/releases/${encodeURIComponent(steer.dataset.release)}/commands`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ id: crypto.randomUUID(), kind, reason }),
+      body: JSON.stringify({ id: crypto.randomUUID(), command: kind, reason }),
     });
     const body = await answer.json();
     told.textContent = body.text ?? body.error ?? `the control plane answered ${answer.status}`;
