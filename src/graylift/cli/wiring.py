@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from graylift.adapters.clock import SystemClock
 from graylift.adapters.processes import ProcessDeployer
+from graylift.adapters.prometheus import PrometheusSource
 from graylift.adapters.sql_store import SqlStore
 from graylift.checks.checklist import LocalChecklist
 from graylift.cli.desk import holder
@@ -15,6 +16,7 @@ from graylift.cli.installation import Installation
 from graylift.controller import Controller
 from graylift.gateway.agent import GatewayAgent
 from graylift.gateway.config import GatewayConfig
+from graylift.ports import MetricSource
 
 GATEWAY_NAME = "local"
 
@@ -36,7 +38,11 @@ def deployer_of(installation: Installation) -> ProcessDeployer:
 
 
 def controller_of(
-    installation: Installation, store: SqlStore, agent: GatewayAgent, deployer: ProcessDeployer
+    installation: Installation,
+    store: SqlStore,
+    agent: GatewayAgent,
+    deployer: ProcessDeployer,
+    metrics: Sequence[MetricSource] = (),
 ) -> Controller:
     return Controller(
         store=store,
@@ -46,6 +52,7 @@ def controller_of(
         checklist=LocalChecklist(installation.artefacts),
         clock=SystemClock(),
         holder=holder(),
+        metrics=metrics,
     )
 
 
@@ -62,12 +69,13 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     agent = gateway_of(installation)
     deployer = deployer_of(installation)
     api = ApiServer(create_app(store, agent, SystemClock()), installation.api_host, installation.api_port)
+    prometheus = PrometheusSource()
     stop = asyncio.Event()
     await agent.start()
     try:
         await api.start()
         installation.say_api(api.address)
-        controller = controller_of(installation, store, agent, deployer)
+        controller = controller_of(installation, store, agent, deployer, (prometheus,))
         task = asyncio.create_task(controller.run(stop), name="controller")
         try:
             yield task
@@ -76,6 +84,7 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
             await task
     finally:
         await api.close()
+        await prometheus.close()
         await deployer.close()
         await agent.close()
 
