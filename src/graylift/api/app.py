@@ -7,13 +7,13 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from graylift.api import releases, scores
+from graylift.api import pushed, releases, scores
 from graylift.errors import ProtocolError, StoreError
-from graylift.ports import Clock, ReleaseStore, Scores
+from graylift.ports import Clock, Pushed, ReleaseStore, Scores
 
 
-def create_app(store: ReleaseStore, into: Scores, clock: Clock) -> FastAPI:
-    """into: where scores are counted"""
+def create_app(store: ReleaseStore, scored: Scores, pushed_to: Pushed, clock: Clock) -> FastAPI:
+    """scored, pushed_to: where scores and pushed metrics are counted"""
     app = FastAPI(
         title="Graylift",
         version=version("graylift"),
@@ -22,7 +22,8 @@ def create_app(store: ReleaseStore, into: Scores, clock: Clock) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.include_router(releases.routes(store, clock))
-    app.include_router(scores.routes(store, into))
+    app.include_router(scores.routes(store, scored))
+    app.include_router(pushed.routes(pushed_to))
     app.add_exception_handler(StoreError, _unavailable)
     app.add_exception_handler(ProtocolError, _refused)
     return app

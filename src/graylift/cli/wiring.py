@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from graylift.adapters.clock import SystemClock
+from graylift.adapters.otlp import OtlpSource
 from graylift.adapters.processes import ProcessDeployer
 from graylift.adapters.prometheus import PrometheusSource
 from graylift.adapters.sql_store import SqlStore
@@ -68,14 +69,14 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     installation.remember()
     agent = gateway_of(installation)
     deployer = deployer_of(installation)
-    api = ApiServer(create_app(store, agent, SystemClock()), installation.api_host, installation.api_port)
-    prometheus = PrometheusSource()
+    prometheus, otlp = PrometheusSource(), OtlpSource()
+    api = ApiServer(create_app(store, agent, otlp, SystemClock()), installation.api_host, installation.api_port)
     stop = asyncio.Event()
     await agent.start()
     try:
         await api.start()
         installation.say_api(api.address)
-        controller = controller_of(installation, store, agent, deployer, (prometheus,))
+        controller = controller_of(installation, store, agent, deployer, (prometheus, otlp))
         task = asyncio.create_task(controller.run(stop), name="controller")
         try:
             yield task
