@@ -80,7 +80,7 @@ def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, 
         found = reference.times(metric).quantile_bins(quantiles)
         tails[metric] = dict(zip(quantiles, found, strict=True))
     streams = any(metric is not Metric.LATENCY for metric in tails)
-    long = reference.times(Metric.LATENCY).quantile_bins((STREAMS_END,))[0] if streams else None
+    longest = reference.times(Metric.LATENCY).quantile_bins((STREAMS_END,))[0] if streams else None
 
     def of(check: Check) -> Known | None:
         if check.metric is Metric.ERRORS:
@@ -93,8 +93,8 @@ def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, 
             mean = reference.mean_score(check.score)
             return Known(1 - mean if lower_is_worse(check) else mean)
         x = tails[check.metric][check.quantile]
-        ends = x if check.metric is Metric.LATENCY else long
-        return None if x is None or ends is None else Known(1 - check.quantile, x, ends)
+        long = None if check.metric is Metric.LATENCY else longest
+        return None if x is None else Known(1 - check.quantile, x, x if long is None else max(x, long))
 
     return tuple(of(check) for check in checks)
 
@@ -128,7 +128,8 @@ def log_e(
                 assert_never(check.metric)
     if slow:
         effects = (conditional.WORSE if side is Side.WORSE else conditional.WITHIN).effects
-        rows = conditional.log_e(*np.array(tables).T, effects)
+        n_c, n_p, x_c, x_p = np.array(tables).T
+        rows = conditional.log_e(n_c, n_p, x_c, x_p, effects)
         for number, row in zip(slow, rows, strict=True):
             found[number] = row
     return tuple(found)
