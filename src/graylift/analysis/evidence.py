@@ -52,8 +52,13 @@ def grid_of(check: Check, side: Side) -> Grid:
     return kernel.WORSE if side is Side.WORSE else kernel.WITHIN
 
 
+def scores_of(checks: Sequence[Check]) -> Collection[str]:
+    """The names of the scores that are judged; all others are passed over."""
+    return {check.score for check in checks if check.score is not None}
+
+
 def names_of(checks: Sequence[Check]) -> Collection[str]:
-    """The names of the scores and shares that are judged; all others are passed over."""
+    """The same of scores and shares together."""
     return {own for check in checks if (own := check.score or check.share) is not None}
 
 

@@ -65,6 +65,8 @@ def no_catastrophe(check: Check) -> Margin:
         case Metric.SCORE:
             lower_is_worse = check.promote_if_within.value < 0
             return Margin(MarginKind.SCORE, -_TENTH_OF_THE_SCALE if lower_is_worse else _TENTH_OF_THE_SCALE)
+        case Metric.SHARE:
+            return _points(0.05) if check.promote_if_within.kind is MarginKind.POINTS else _ratio(3.0)
         case _:
             assert_never(check.metric)
 

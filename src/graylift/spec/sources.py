@@ -5,6 +5,7 @@ What is read is a share of events, so both margins are of a share: points, or a 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from graylift.domain.sources import (
@@ -40,8 +41,11 @@ def is_counted_elsewhere(fields: Fields) -> bool:
     return fields.has("prometheus") or fields.has("otlp")
 
 
-def read_share(fields: Fields, name: Read[str]) -> Check:
-    """The check of a metric that names a source. `name` has been read; it is the user's own."""
+def read_share(fields: Fields, name: Read[str], taken: Collection[str]) -> Check:
+    """The check of a metric that names a source. `name` has been read; those of `taken` mean what gateways record."""
+    if name.found and name.value in taken:
+        what = f"`{name.value}` is what the gateway itself records, and this metric is counted elsewhere"
+        fields.problems.add(name.place, what, "give it a name of your own: slow-queue")
     if fields.has("prometheus"):
         fields.refuse("otlp", "a metric has one source, and this one names two", "make two metrics of them")
         origin = fields.nested("prometheus", PROMETHEUS, _read_prometheus)
