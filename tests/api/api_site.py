@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from graylift.adapters.otlp import OtlpSource
 from graylift.api import ApiServer, create_app
 from graylift.domain.release import Phase, Release, Service
 from graylift.domain.scores import Score, Scored, ScoreFate
@@ -64,7 +65,7 @@ async def a_site() -> AsyncIterator[Site]:
     assert lease is not None
     service = Service("file-type", ServingProtocol.OPEN_INFERENCE, RoutingSpec(), stable=revision("v1"), releases=1)
     store.commit(lease, Change(tracked=(Tracked(service, a_release(), None, 0),)))
-    server = ApiServer(create_app(store, scores, FakeClock()), "127.0.0.1", 0)
+    server = ApiServer(create_app(store, scores, OtlpSource(), FakeClock()), "127.0.0.1", 0)
     await server.start()
     try:
         async with aiohttp.ClientSession() as session:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from api_site import Site
 
+from graylift.adapters.otlp import OtlpSource
 from graylift.api import ApiServer, create_app
 from graylift.domain.release import CommandKind
 from graylift.domain.scores import Score
@@ -131,6 +132,8 @@ async def test_a_port_that_is_taken_is_refused_with_the_cure(site: Site) -> None
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = ApiServer(create_app(site.store, site.scores, FakeClock()), "127.0.0.1", taken.getsockname()[1])
+        server = ApiServer(
+            create_app(site.store, site.scores, OtlpSource(), FakeClock()), "127.0.0.1", taken.getsockname()[1]
+        )
         with pytest.raises(CommandRefused, match="--api"):
             await server.start()

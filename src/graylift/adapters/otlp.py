@@ -42,7 +42,7 @@ class _Held:
     arms: dict[Role, Series]
     deltas: dict[tuple[Role, str], _Running] = field(default_factory=dict[tuple[Role, str], _Running])
     reports: list[IntervalReport] = field(default_factory=list[IntervalReport])
-    fault: str | None = None
+    faults: dict[Role, str] = field(default_factory=dict[Role, str])
 
 
 class OtlpSource:
@@ -61,7 +61,11 @@ class OtlpSource:
                 if arm is not None:
                     of_process[arm, _process_of(point), point.at_s].append(point)
             for (arm, process, _), together in of_process.items():
-                held.fault = _take(held, arm, process, together)
+                fault = _take(held, arm, process, together)
+                if fault is None:
+                    held.faults.pop(arm.role, None)
+                else:
+                    held.faults[arm.role] = fault
 
     async def read(self, wanted: Sequence[WantedMetric], after: Sequence[tuple[str, int]]) -> Sequence[IntervalReport]:
         """See `ports.MetricSource`."""
@@ -84,7 +88,7 @@ class OtlpSource:
         """See `ports.MetricSource`."""
         found: list[tuple[str, str]] = []
         for source, held in sorted(self._held.items()):
-            why = held.fault or _silence(held.cutter.wanted, held.arms)
+            why = next(iter(held.faults.values()), None) or _silence(held.cutter.wanted, held.arms)
             if why is not None:
                 found.append((source, why))
         return found
@@ -96,7 +100,7 @@ def _beginning(wanted: WantedMetric, cursor: int | None, before: _Held | None) -
     if before is not None:
         earlier = before.cutter.wanted
         if (earlier.origin, earlier.arms) == (wanted.origin, wanted.arms):
-            held.arms, held.deltas, held.fault = before.arms, before.deltas, before.fault
+            held.arms, held.deltas, held.faults = before.arms, before.deltas, before.faults
         # Reports that are not stored yet are of the earlier split, and say so.
         held.reports = before.reports
         cursor = max([cursor or 0, *(report.sequence for report in before.reports)])
