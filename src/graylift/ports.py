@@ -17,6 +17,7 @@ from graylift.domain.routing import GatewayState, RoutingTable
 from graylift.domain.scores import Score, Scored
 from graylift.domain.sources import WantedMetric
 from graylift.domain.spec import ReleaseSpec
+from graylift.protocols.otlp import HistogramPoint
 
 
 class Clock(Protocol):
@@ -67,6 +68,14 @@ class MetricSource(Protocol):
 
     def troubles(self) -> Sequence[tuple[str, str]]:
         """(source of a metric, why nothing new is known of it)."""
+        ...
+
+
+class Pushed(Protocol):
+    """Where metrics go that servers push."""
+
+    def take(self, points: Sequence[HistogramPoint]) -> None:
+        """Count what is wanted now; the rest is nobody's. A point that comes twice counts once."""
         ...
 
 

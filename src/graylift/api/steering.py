@@ -31,7 +31,8 @@ _MEANING = {
     CommandKind.ABORT: "Send everybody back to stable, now",
     CommandKind.RETRY: "Begin a new attempt with the same file",
 }
-_WAIT_S = 5.0
+WAIT_S = 5.0
+"""How long an answer waits for what comes of a command."""
 _LOOK_S = 0.05
 
 
@@ -60,7 +61,7 @@ async def put(records: Records, command: Command) -> Handled | None:
     """Append the command, or find it there already, and wait some seconds for what comes of it; None if nobody has
     handled it by then: it stays in the store, and a controller does when there is one."""
     await asyncio.to_thread(records.append, command)
-    until = time.monotonic() + _WAIT_S
+    until = time.monotonic() + WAIT_S
     while (outcome := await asyncio.to_thread(records.outcome, command.id)) is None and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_S)
     return outcome

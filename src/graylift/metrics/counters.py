@@ -62,6 +62,12 @@ class Series:
     def is_empty(self) -> bool:
         return not self._by_name
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def read_until_s(self, lost_before_s: float) -> float | None:
         """Up to when every series was read, but for those whose last reading is older than `lost_before_s`."""
         newest = (max(readings) for readings in self._by_name.values())
