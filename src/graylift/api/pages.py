@@ -1,4 +1,5 @@
-"""The pages for people: services, releases, one release live, its report. Called by `app`.
+"""The pages for people: services, releases, one release live, its report; and the metrics for machines. Called by
+`app`.
 
 Each page is whole without a script: what a browser gets first is what is so now. The script keeps it so.
 """
@@ -13,6 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from graylift.api.board import plots_section, release_sections, services_sections, templates
+from graylift.api.exposition import CONTENT_TYPE, Exposition
 from graylift.api.guard import REPORT_POLICY
 from graylift.api.records import Records
 from graylift.api.stream import Broadcast
@@ -33,6 +35,7 @@ def routes(records: Records, clock: Clock) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     static = {name: files("graylift.api").joinpath("static", name).read_bytes() for name in _STATIC}
     broadcasts: dict[str, Broadcast] = {}
+    exposition = Exposition(records, clock)
 
     @router.get("/")
     async def services() -> HTMLResponse:
@@ -73,6 +76,10 @@ def routes(records: Records, clock: Clock) -> APIRouter:
         except KeyError:
             raise _unknown(release_id) from None
         return _stream(broadcasts.setdefault(release_id, Broadcast(_Release(records, release_id, clock).sections)))
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(await asyncio.to_thread(exposition.text), headers={"Content-Type": CONTENT_TYPE})
 
     @router.get("/static/{name}")
     async def resource(name: str) -> Response:
