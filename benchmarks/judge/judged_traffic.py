@@ -49,6 +49,19 @@ def latency(quantile: float, rollback: float, promote: float) -> Check:
     return Check(Metric.LATENCY, quantile, ratio(rollback), ratio(promote))
 
 
+def ttft(quantile: float, rollback: float, promote: float) -> Check:
+    return Check(Metric.TTFT, quantile, ratio(rollback), ratio(promote))
+
+
+def tpot(quantile: float, rollback: float, promote: float) -> Check:
+    return Check(Metric.TPOT, quantile, ratio(rollback), ratio(promote))
+
+
+def score(name: str, rollback: float, promote: float) -> Check:
+    """Signed margins: below 0 where lower is worse."""
+    return Check(Metric.SCORE, None, Margin(MarginKind.SCORE, rollback), Margin(MarginKind.SCORE, promote), score=name)
+
+
 USUAL = JudgeSpec((errors(points(0.005), points(0.01)), latency(0.5, 1.2, 1.5), latency(0.99, 1.2, 1.5)))
 """Three checks at usual margins."""
 
