@@ -21,6 +21,7 @@ import graylift
 names = [m.name for m in pkgutil.walk_packages(graylift.__path__, "graylift.") if not m.name.endswith("__main__")]
 # To import one of these is to activate its runtime; engine/vendors.py does.
 names.remove("graylift.engine.onnx_runtime")
+names.remove("graylift.engine.onnx_providers")
 names.remove("graylift.engine.openvino_runtime")
 names.remove("graylift.engine.tensorrt_runtime")
 names.remove("graylift.engine.tensorrt_rtx_runtime")

@@ -205,6 +205,10 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis), for int8 alone.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the runtime, as in provider=cuda. Repeatable."),
+    ] = None,
     state: State = None,
     *,
     as_json: AsJson = False,
@@ -216,8 +220,8 @@ def build(
     with _explained():
         from graylift.cli import building
 
-        code = building.build(model, runtime, precision, profile or (), threads, calibration, state, as_json=as_json)
-        raise typer.Exit(code)
+        asked = (model, runtime, precision, profile or (), threads, calibration, settings or ())
+        raise typer.Exit(building.build(*asked, state, as_json=as_json))
 
 
 @app.command(rich_help_panel=ENGINES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -100,11 +102,28 @@ class Layer:
     """One step that an engine executes, in its runtime's words.
 
     datatype: of what it gives, as in `TensorSpec`; None where the runtime does not tell
+    provider: which part of the runtime took it, as the setting `provider` says it; None where there is but one
     """
 
     name: str
     kind: str
     datatype: str | None = None
+    provider: str | None = None
+
+
+def placement(layers: Sequence[Layer]) -> str | None:
+    """How many layers each provider took, and which ones the CPU had to. None where there is but one provider."""
+    counts = Counter(layer.provider for layer in layers if layer.provider is not None)
+    if not counts:
+        return None
+    taken = ", ".join(f"{provider} takes {count:,}" for provider, count in sorted(counts.items()) if provider != "cpu")
+    fallen = [f"{layer.kind} {layer.name!r}" for layer in layers if layer.provider == "cpu"]
+    more = f" and {len(fallen) - _LISTED:,} more" if len(fallen) > _LISTED else ""
+    rest = f"{len(fallen):,} fell back to the CPU: {', '.join(fallen[:_LISTED])}{more}" if fallen else "none fell back"
+    return f"of {len(layers):,} nodes {taken}; {rest}"
+
+
+_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)

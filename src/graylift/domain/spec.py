@@ -46,6 +46,7 @@ class OnnxModel:
     threads: threads for one inference
     precision, profiles, calibration: see `EngineSpec`
     inputs, outputs: renamings where the model's own tensor names differ from the served ones
+    settings: see `EngineSpec`
     """
 
     onnx: str
@@ -57,6 +58,7 @@ class OnnxModel:
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
     serving: Serving = Serving()
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class ArtefactStore:
         try:
             document: dict[str, Any] = orjson.loads(file.read_bytes())
             graph = tuple((str(operator), int(count)) for operator, count in document["graph"])
-            layers = tuple(Layer(e["name"], e["kind"], e["datatype"]) for e in document["layers"])
+            layers = tuple(Layer(e["name"], e["kind"], e["datatype"], e.get("provider")) for e in document["layers"])
         except OSError as exc:
             raise EngineError(f"cannot read {file}: {exc.strerror}; delete {file.parent} and build it again") from exc
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
@@ -226,7 +226,7 @@ def _recipe_of(spec: EngineSpec) -> _Recipe:
         ("precision", spec.precision.value),
         *(("profile", text) for text in texts_from_profiles(spec.profiles)),
     )
-    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(), this_machine())
+    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(spec), this_machine())
 
 
 def this_machine() -> str:

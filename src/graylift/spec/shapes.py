@@ -54,6 +54,7 @@ MODEL = Shape(
         "precision": "the numbers it computes with, as in fp32",
         "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
         "calibration": "the path of an .npz with real inputs, for int8 alone",
+        "settings": "what else may be set of the runtime, as in {workspace: 4GiB}",
         "contexts": "inferences at once, each with its threads",
         "maxBatchSize": "rows that may share one inference, as in 8",
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
