@@ -250,7 +250,11 @@ def inspect(
 )
 def bench(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An ONNX file, an engine (digest or path), or http://HOST:PORT.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="An ONNX file, a program of PyTorch (.pt2), an engine (digest or path), or http://HOST:PORT.",
+        ),
     ],
     other: Annotated[
         str | None, typer.Argument(metavar="[TARGET2]", help="Another one, measured in turn with the first.")

@@ -9,12 +9,16 @@ from enum import Enum
 
 
 class Runtime(Enum):
-    """What executes an engine. A member stands here only once its module works."""
+    """What executes an engine. A member stands here only once its module works.
+
+    PYTORCH is what engines are compared with, and is never released.
+    """
 
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+    PYTORCH = "pytorch"
 
 
 class Precision(Enum):
@@ -57,7 +61,7 @@ class Profile:
 class EngineSpec:
     """What to build. Equal specs on one machine with one runtime version give one artefact.
 
-    onnx:        absolute path of the source model
+    onnx:        absolute path of the source model; for PYTORCH of a program (.pt2)
     threads:     threads for one inference
     profiles:    shapes to build for; requests outside all of them are refused. None: every shape the model allows
     calibration: absolute path of an .npz with one array for each input, samples along the first axis; for INT8 alone

@@ -100,6 +100,12 @@ def vendor_of(runtime: Runtime) -> Vendor:
             except ImportError as exc:
                 raise _missing(exc, runtime, "graylift[tensorrt-rtx]") from exc
             return tensorrt_rtx_runtime.VENDOR
+        case Runtime.PYTORCH:
+            try:
+                from graylift.engine import pytorch_runtime
+            except ImportError as exc:
+                raise _missing(exc, runtime, "torch") from exc
+            return pytorch_runtime
         case _:
             assert_never(runtime)
 
@@ -113,6 +119,8 @@ def engine_file(runtime: Runtime) -> str:
             return "engine.ir.zip"
         case Runtime.TENSORRT | Runtime.TENSORRT_RTX:
             return "engine.plan"
+        case Runtime.PYTORCH:
+            return "engine.pt2"
         case _:
             assert_never(runtime)
 

@@ -14,7 +14,7 @@ from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong, nearest
 from graylift.spec.profiles import checked
 from graylift.spec.settings import SETTINGS, Setting
-from graylift.spec.shapes import PROFILE
+from graylift.spec.shapes import PROFILE, RUNTIMES
 from graylift.spec.values import between, choice, duration, each_of, integer, matching, quantity, text
 
 MissingFile = Callable[[Path], str | None]
@@ -25,14 +25,9 @@ _url = matching(
     r"http://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}",
     "write http://host:port, with a name or an IPv4 address, and no path: http://10.0.0.7:8000",
 )
-_runtimes = {runtime.value: runtime for runtime in Runtime}
 _runtime = choice(
-    _runtimes,
-    {
-        name: "write onnxruntime, or start a server with that runtime yourself and name it by `endpoint`"
-        for name in ("openvino", "tensorrt", "tensorrt-rtx")
-        if name not in _runtimes
-    },
+    RUNTIMES,
+    {"pytorch": "release an ONNX file, and compare it with PyTorch by `graylift bench model.pt2 model.onnx`"},
 )
 _precision = choice({precision.value: precision for precision in Precision})
 _max_delay = between(0, 1, "write a duration from 0s to 1s", duration)
