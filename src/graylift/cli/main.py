@@ -190,7 +190,12 @@ def check(
     "--profile attention_mask=1x8,8x128,32x512[/bold]. An input that is named again begins the next profile.",
 )
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its external data lies beside it.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx", help="The model; its external data lies beside it. For --runtime pytorch a .pt2."
+        ),
+    ],
     runtime: Annotated[Runtime, typer.Option(help="What will execute it.")] = Runtime.ONNXRUNTIME,
     precision: Annotated[
         Precision, typer.Option(help="The numbers it computes with; fp32 lowers nothing.")

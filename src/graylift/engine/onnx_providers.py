@@ -1,9 +1,10 @@
 """Execution providers of ONNX Runtime: what a session computes on, and which of its nodes each of them took.
 
-`cpu` is in every package. `cuda` is in another package of the runtime, `openvino` is a plugin beside it. A provider
-takes the nodes that it knows; the others fall back to the CPU, and of that the runtime says nothing unless it is asked.
-Each is pinned to the arithmetic of the model, since by themselves both compute FP32 in less: TF32 on a GPU, BF16 on a
-processor that has it (the plugin's own option `precision: FP32` does not change that). Called by `onnx_runtime` alone.
+`cpu` is in every package. `cuda` is in another package of the runtime, `openvino` (for a CPU) is a plugin beside it. A
+provider takes the nodes that it knows; the others fall back to the CPU, and of that the runtime says nothing unless it
+is asked. Each is pinned to the arithmetic of the model, since by themselves both compute FP32 in less: TF32 on a GPU,
+BF16 on a processor that has it (the plugin's own option `precision: FP32` does not change that). Called by
+`onnx_runtime` alone.
 """
 
 # ONNX Runtime ships no types.
@@ -96,8 +97,14 @@ def session_on(provider: str, model: Path | bytes, options: Any) -> Any:
         return ort.InferenceSession(source, options, providers=[known.name])
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if known.plugin:
-        devices = [device for device in ort.get_ep_devices() if device.ep_name == known.name]
-        options.add_provider_for_devices(devices[:1], dict(known.options))
+        # Its other devices are other arithmetic, which is not pinned.
+        devices = [
+            each
+            for each in ort.get_ep_devices()
+            if each.ep_name == known.name and each.device.type == ort.OrtHardwareDeviceType.CPU
+        ]
+        if devices:
+            options.add_provider_for_devices(devices[:1], dict(known.options))
         session = ort.InferenceSession(source, options, enable_fallback=0)
     else:
         chosen = [(known.name, dict(known.options)), PROVIDERS[CPU].name]
