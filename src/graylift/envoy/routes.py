@@ -14,6 +14,7 @@ from graylift.domain.routing import RoutingTable, ServiceRoutes
 from graylift.domain.spec import LabelRule, ServingProtocol
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
+from graylift.envoy.limits import route_limits
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
 
 
@@ -133,6 +134,7 @@ def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | 
         "match": match,
         "metadata": {"filter_metadata": {"graylift": metadata}},
         "route": {**target, **sent, **_time(service)},
+        **route_limits(service),
     }
 
 
