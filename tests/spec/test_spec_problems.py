@@ -84,6 +84,7 @@ MISTAKES = [
     ("    timeout: 10s", LIMITED + "[{concurrent: 0}]", "0}", "from 1 to 10,000"),
     ("    timeout: 10s", LIMITED + "[{path: /v1}]", "{path", "limits nothing"),
     ("    timeout: 10s", LIMITED + "[{path: v1, requests: 1/s}]", "v1, req", "is not a path"),
+    ("    timeout: 10s", LIMITED + "[{requests: 1/s, answerTokens: 9}]", "answerTokens", "counts no `tokens`"),
     ("    timeout: 10s", LIMITED + "[{tokens: 1/m}]", "tokens", "`protocol: openai` counts tokens"),
     ("    timeout: 10s", LIMITED + "[{key: {header: Host}, requests: 1/s}]", "Host", "gateway itself"),
     (

@@ -45,6 +45,7 @@ class LimitRule:
     label:      (header, value) that a request must have; None: any
     path:       the path, or the beginning of the path up to a `/`, that a request must have; None: any
     requests, tokens, concurrent: how much, at least one of them; None: not limited
+    answer_tokens: what of `tokens` is reserved for an answer whose request says nothing of how long it may be
     """
 
     key_header: str | None = None
@@ -53,6 +54,7 @@ class LimitRule:
     requests: Quota | None = None
     tokens: Quota | None = None
     concurrent: int | None = None
+    answer_tokens: int = 1024
 
     @property
     def scope(self) -> str:

@@ -9,6 +9,7 @@ import json
 
 from graylift.envoy import limits
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
+from graylift.envoy.llm import llm_filter
 from graylift.envoy.names import AGENT, CANNOT_COMPUTE, ROUTES, TYPE, Json
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -85,6 +86,8 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                     "max_request_bytes": MAX_BODY_BYTES,
                 },
             ),
+            llm_filter(),
+            # After it, which says how many tokens a request may take.
             *limits.filters(),
             _typed(
                 "router",

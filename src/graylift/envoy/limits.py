@@ -20,6 +20,7 @@ from typing import Any, assert_never
 from graylift.domain.limits import Budget, Charge, LimitRule, Reservation, Unit, WhenAway
 from graylift.domain.routing import ServiceRoutes
 from graylift.domain.spec import ServingProtocol
+from graylift.envoy.llm import NAMESPACE
 from graylift.envoy.names import AGENT, TYPE, Json
 
 METHOD_SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
@@ -28,21 +29,18 @@ METHOD = "ShouldRateLimit"
 RESERVATION = "reservation"
 """The field in which the agent's answer gives Envoy something to bring back at the request's end."""
 
-HEADERS = tuple(
-    f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")
-)
-"""Of the answers. A server's own of these names speak of the gateway as its client, and are left out."""
-
 ANSWERED_WITHIN = "0.25s"
 """The agent answers in a millisecond; it is away if it has not done so by then."""
 
 NOBODY_COUNTS = "whoever counts this service's limits does not answer, and its release file says deny then; try again"
 
 LONGEST_STREAM_S = 600.0
-"""A stream has no time limit, but a place that nobody gives back (Envoy was killed) must become free some day."""
+"""Until a place is free again that nobody gave back, since Envoy was killed. A longer stream loses its place."""
 
+_HEADERS = tuple(
+    f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")
+)
 _REPLIES = "envoy.filters.http.ratelimit"
-_LLM = "graylift.llm"
 
 
 def filters() -> Iterator[Json]:
@@ -65,23 +63,21 @@ def filters() -> Iterator[Json]:
         }
 
 
-def route_limits(service: ServiceRoutes) -> Json:
-    """What a route of the service says to the filters; nothing if it has no limits."""
+def asked(service: ServiceRoutes) -> Json:
+    """By filter, what a route of the service has it ask; nothing if the service has no limits."""
     if service.limits is None:
         return {}
     rules = service.limits.rules
     asked: list[Json] = [{"actions": list(_actions(service, rule))} for rule in rules]
     if any(rule.tokens or rule.concurrent for rule in rules):
         asked.append({"apply_on_stream_done": True, "actions": list(_END)})
-    return {
-        "response_headers_to_remove": list(HEADERS),
-        "typed_per_filter_config": {
-            _filter(service.limits.when_away): {
-                "@type": f"{TYPE}.extensions.filters.http.ratelimit.v3.RateLimitPerRoute",
-                "rate_limits": asked,
-            }
-        },
-    }
+    config = {"@type": f"{TYPE}.extensions.filters.http.ratelimit.v3.RateLimitPerRoute", "rate_limits": asked}
+    return {_filter(service.limits.when_away): config}
+
+
+def hidden_headers(service: ServiceRoutes) -> Json:
+    """A server's own headers of these names speak of the gateway as its client, not of ours."""
+    return {} if service.limits is None else {"response_headers_to_remove": list(_HEADERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +148,9 @@ def _actions(service: ServiceRoutes, rule: LimitRule) -> Iterator[Json]:
         key = {"header_name": rule.key_header, "descriptor_key": "key", "skip_if_absent": True}
         yield {"request_headers": key}
     if rule.tokens is not None:
-        yield _computed("reserve", f'int(metadata.filter_metadata["{_LLM}"]["reserve"])')
+        yield _counted("reserve", "reserve")
+        yield _counted("prompt", "estimate")
+        yield _counted("most", "max_tokens")
 
 
 def _only_if(header: str, match: Json) -> Json:
@@ -163,6 +161,11 @@ def _only_if(header: str, match: Json) -> Json:
 def _paths(service: ServiceRoutes, path: str) -> str:
     before = f"(/{service.service})?" if service.protocol is ServingProtocol.OPENAI else ""
     return f"{before}{re.escape(path)}([/?].*)?"
+
+
+def _counted(key: str, name: str) -> Json:
+    """An entry of what `llm.lua` counted under this name, if it did."""
+    return _computed(key, f'int(metadata.filter_metadata["{NAMESPACE}"]["{name}"])')
 
 
 def _computed(key: str, expression: str) -> Json:
@@ -188,7 +191,7 @@ _END: Sequence[Json] = (
             "source": "DYNAMIC",
         }
     },
-    _computed("used", f'int(metadata.filter_metadata["{_LLM}"]["total_tokens"])'),
+    _counted("used", "total_tokens"),
     _computed("status", "response.code"),
 )
 """A request that was not admitted has no reservation, and so no such descriptor."""
@@ -196,15 +199,16 @@ _END: Sequence[Json] = (
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A rule as a descriptor carries it: its budgets without the key."""
+    """A rule as a descriptor carries it: its budgets without the key. `answer_tokens`: see `LimitRule`."""
 
     protocol: ServingProtocol
+    answer_tokens: int
     budgets: tuple[Budget, ...]
 
 
 def _text_from_rule(service: ServiceRoutes, rule: LimitRule) -> str:
     budgets = [_plain(budget) for budget in _budgets(service, rule)]
-    return json.dumps([service.protocol.value, *budgets])
+    return json.dumps([service.protocol.value, rule.answer_tokens, *budgets])
 
 
 def _budgets(service: ServiceRoutes, rule: LimitRule) -> Iterator[Budget]:
@@ -232,20 +236,26 @@ def _longest_s(service: ServiceRoutes) -> float:
 
 @lru_cache(maxsize=1024)
 def _rule(text: str) -> _Rule:
-    protocol, *budgets = json.loads(text)
+    protocol, answer_tokens, *budgets = json.loads(text)
     return _Rule(
         ServingProtocol(protocol),
+        answer_tokens,
         tuple(Budget(name, scope, Unit(unit), limit, per_s) for name, scope, unit, limit, per_s in budgets),
     )
 
 
 def _charges(entries: Mapping[str, str]) -> Iterator[Charge]:
-    for budget in _rule(entries["limit"]).budgets:
-        of_key = _of_key(budget, entries.get("key"))
-        if budget.unit is not Unit.TOKENS:
-            yield Charge(of_key, 1)
-        elif "reserve" in entries:  # a request for the list of models, say, takes no tokens
-            yield Charge(of_key, max(0, int(entries["reserve"])))
+    rule = _rule(entries["limit"])
+    for budget in rule.budgets:
+        tokens = budget.unit is Unit.TOKENS
+        yield Charge(_of_key(budget, entries.get("key")), _reserve(rule, entries) if tokens else 1)
+
+
+def _reserve(rule: _Rule, entries: Mapping[str, str]) -> int:
+    """The tokens that a request may take. 0 of one that asks for no answer (the list of models), or whose body could
+    not be read: it is charged what it turns out to have used."""
+    names_no_most = "prompt" in entries and "most" not in entries
+    return max(0, int(entries.get("reserve", 0))) + (rule.answer_tokens if names_no_most else 0)
 
 
 def _of_key(budget: Budget, key: str | None) -> Budget:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graylift.domain.limits import LimitRule, Limits, WhenAway
 from graylift.domain.spec import ServingProtocol
+from graylift.spec import defaults
 from graylift.spec.fields import Fields, Read, Wrong
 from graylift.spec.headers import header, header_value
 from graylift.spec.shapes import LIMIT, LIMIT_KEY, LIMIT_LABEL
@@ -18,6 +19,7 @@ _path = matching(
     "a path", r"(?:/[A-Za-z0-9._~-]+)+", "write a path that begins with `/`, without a query: /v1/embeddings"
 )
 _concurrent = integer(1, MOST_CONCURRENT)
+_answer_tokens = integer(1, 1_000_000)
 _when_away = choice({member.value: member for member in WhenAway})
 
 
@@ -52,11 +54,16 @@ def _read_rule(fields: Fields, protocol: Read[ServingProtocol]) -> LimitRule:
     requests = fields.read_or(None, "requests", quota)
     tokens = fields.read_or(None, "tokens", quota)
     concurrent = fields.read_or(None, "concurrent", _concurrent)
+    answer_tokens = fields.read_or(defaults.ANSWER_TOKENS, "answerTokens", _answer_tokens)
+    if not fields.has("tokens"):
+        fields.refuse("answerTokens", "this limit counts no `tokens`", "delete it, or add `tokens`: 60000/m")
     if protocol.found and protocol.value is not ServingProtocol.OPENAI:
         fields.refuse("tokens", "only a service of `protocol: openai` counts tokens", "limit its `requests`")
     if not any(fields.has(name) for name in ("requests", "tokens", "concurrent")):
         raise Wrong(fields.place, "this limit limits nothing", "add one of: requests: 100/s, concurrent: 20")
-    return LimitRule(key.value, label.value, path.value, requests.value, tokens.value, concurrent.value)
+    return LimitRule(
+        key.value, label.value, path.value, requests.value, tokens.value, concurrent.value, answer_tokens.value
+    )
 
 
 def _texts(rule: LimitRule) -> list[tuple[str, str]]:

@@ -152,6 +152,7 @@ LIMIT = Shape(
         "requests": "how many, as in 100/s",
         "tokens": "how many of prompts and answers together, as in 60000/m",
         "concurrent": "how many at once, as in 20",
+        "answerTokens": "reserved for an answer whose request sets no max_tokens, as in 1024",
     },
 )
 
