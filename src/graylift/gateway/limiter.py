@@ -8,7 +8,6 @@ question that it cannot answer (the shared store is away) fails, and Envoy does 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -60,18 +59,18 @@ class Limiter:
         )
         return grpc.method_handlers_generic_handler(envoy.METHOD_SERVICE, {envoy.METHOD: method})
 
-    async def _answer(self, request: RateLimitRequest, call: Any) -> RateLimitResponse:
+    async def _answer(self, request: RateLimitRequest, _: Any) -> RateLimitResponse:
         said = envoy.parse([{entry.key: entry.value for entry in one.entries} for one in request.descriptors])
         match said:
             case envoy.Question():
-                return await self._admit(said, call)
+                return await self._admit(said)
             case envoy.Ending():
                 await self._budgets.settle(said.reservation, said.used_tokens)
                 return _response(is_granted=True)
 
-    async def _admit(self, question: envoy.Question, call: Any) -> RateLimitResponse:
+    async def _admit(self, question: envoy.Question) -> RateLimitResponse:
         reservation = Reservation(uuid4().hex, question.charges)
-        admission = await self._budgets.reserve(reservation)
+        admission = await self._reserve(reservation)
         response = _response(is_granted=admission.is_granted)
         for name, value in answers.headers(admission):
             response.response_headers_to_add.add(key=name, value=value)
@@ -79,15 +78,18 @@ class Limiter:
             response.raw_body = answers.refusal(admission, question.protocol)
         elif (text := envoy.text_from_reservation(reservation)) is not None:
             response.dynamic_metadata[envoy.RESERVATION] = text
-            call.add_done_callback(partial(self._undo_if_unheard, reservation))
         return response
 
-    def _undo_if_unheard(self, reservation: Reservation, call: Any) -> None:
-        """The client left or Envoy lost patience before it heard the answer: then it will not tell of an end either."""
-        if call.cancelled():
-            undoing = asyncio.create_task(self._budgets.settle(reservation, 0))
+    async def _reserve(self, reservation: Reservation) -> Admission:
+        try:
+            return await self._budgets.reserve(reservation)
+        except asyncio.CancelledError:
+            # The client left or Envoy lost patience, and nobody will tell of an end. Whether anything was charged is
+            # not known: a place can be given back all the same; tokens could not be, without making some up.
+            undoing = asyncio.create_task(self._budgets.settle(reservation, None))
             self._undoing.add(undoing)
             undoing.add_done_callback(self._undoing.discard)
+            raise
 
 
 def _response(*, is_granted: bool) -> RateLimitResponse:
