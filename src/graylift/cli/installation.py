@@ -15,16 +15,20 @@ from graylift.errors import CommandRefused
 
 DEFAULT_STATE = Path(".graylift")
 DEFAULT_LISTEN = "127.0.0.1:8080"
+MEMORY = "memory"
+"""As a store of limits: none, to forget one that is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """state: absolute. envoy: a binary to use instead of the one that came with Graylift."""
+    """state: absolute. envoy: a binary to use instead of the one that came with Graylift. limits_store: see
+    `GatewayConfig`."""
 
     state: Path
     listen_host: str
     listen_port: int
     envoy: Path | None
+    limits_store: str | None = None
 
     @property
     def url(self) -> str:
@@ -54,13 +58,17 @@ class Installation:
         settings = {
             "listen": f"{self.listen_host}:{self.listen_port}",
             "envoy": str(self.envoy) if self.envoy else None,
+            "limitsStore": self.limits_store,
         }
         scratch = self.state / "settings.json.tmp"
+        scratch.touch(mode=0o600)  # the address of a store may hold a password
         scratch.write_text(json.dumps(settings, indent=2) + "\n")
         os.replace(scratch, self.state / "settings.json")
 
 
-def installation_from(state: Path | None, listen: str | None = None, envoy: Path | None = None) -> Installation:
+def installation_from(
+    state: Path | None, listen: str | None = None, envoy: Path | None = None, limits_store: str | None = None
+) -> Installation:
     """What the options say, else what the state directory remembers, else the defaults. CommandRefused if wrong."""
     root = (state or DEFAULT_STATE).absolute()
     remembered: dict[str, str | None] = {}
@@ -73,7 +81,8 @@ def installation_from(state: Path | None, listen: str | None = None, envoy: Path
     host, port = _address(listen or remembered.get("listen") or DEFAULT_LISTEN)
     own = remembered.get("envoy")
     binary = envoy or (Path(own) if own else None)
-    return Installation(root, host, port, binary.absolute() if binary else None)
+    store = limits_store or remembered.get("limitsStore")
+    return Installation(root, host, port, binary.absolute() if binary else None, None if store == MEMORY else store)
 
 
 def _address(text: str) -> tuple[str, int]:

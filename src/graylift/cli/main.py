@@ -66,6 +66,17 @@ Envoy = Annotated[
     Path | None,
     typer.Option("--envoy", envvar="GRAYLIFT_ENVOY", help="Your own Envoy binary (1.40) instead of the packaged one."),
 ]
+LimitsStore = Annotated[
+    str | None,
+    typer.Option(
+        "--limits-store",
+        envvar="GRAYLIFT_LIMITS_STORE",
+        metavar="valkey://HOST:PORT",
+        help="Where several gateways share the budgets of limits. Default: as the state directory remembers, else "
+        "memory, each gateway for itself.",
+        show_default=False,
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live view, also on a terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stays in the events and in the report.")]
@@ -95,7 +106,15 @@ def graylift(
 
 
 @app.command(rich_help_panel=RELEASES)
-def run(file: File, state: State = None, listen: Listen = None, envoy: Envoy = None, *, plain: Plain = False) -> None:
+def run(
+    file: File,
+    state: State = None,
+    listen: Listen = None,
+    envoy: Envoy = None,
+    limits_store: LimitsStore = None,
+    *,
+    plain: Plain = False,
+) -> None:
     """Run one release to its end: check, start, shift traffic stage by stage, promote or roll back.
 
     Starts what is not running yet (gateway, model servers) and leaves it running: the gateway goes on serving after the
@@ -105,11 +124,11 @@ def run(file: File, state: State = None, listen: Listen = None, envoy: Envoy = N
     with _explained():
         from graylift.cli import commands
 
-        raise typer.Exit(commands.run(file, state, listen, envoy, plain=plain))
+        raise typer.Exit(commands.run(file, state, listen, envoy, limits_store, plain=plain))
 
 
 @app.command(rich_help_panel=RELEASES)
-def up(state: State = None, listen: Listen = None, envoy: Envoy = None) -> None:
+def up(state: State = None, listen: Listen = None, envoy: Envoy = None, limits_store: LimitsStore = None) -> None:
     """Keep gateway, model servers and controller up, for any number of services, until Ctrl-C or SIGTERM.
 
     Start releases beside it with [bold]graylift run FILE[/bold]. Stopping it leaves the gateway and the servers
@@ -118,7 +137,7 @@ def up(state: State = None, listen: Listen = None, envoy: Envoy = None) -> None:
     with _explained():
         from graylift.cli import commands
 
-        commands.up(state, listen, envoy)
+        commands.up(state, listen, envoy, limits_store)
 
 
 @app.command(rich_help_panel=RELEASES)
