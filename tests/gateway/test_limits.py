@@ -153,3 +153,20 @@ async def test_gateways_that_share_a_store_share_their_budgets_and_without_it_th
                 assert [(await ask())[0] for ask in (here, there)] == [503, 503]
                 await first.apply(limited(table(2, stable.address), rule, when_away=WhenAway.ALLOW))
                 assert (await here())[0] == 200
+
+
+async def test_what_a_full_candidate_turns_away_is_answered_by_stable_and_counts_against_it(
+    tmp_path: Path,
+) -> None:
+    config = config_in(tmp_path, interval_s=0.25)
+    async with upstream() as stable, upstream(status=503) as candidate, running(config) as agent:
+        await agent.apply(table(1, stable.address, candidate.address, 5_000))
+        async with aiohttp.ClientSession() as session:
+            ask = Asking(session, config.listen_port)
+            assert {(await ask())[0] for _ in range(30)} == {200}
+        windows = [window for report in await reports_until(agent, 30) for window in report.windows]
+        turned_away = candidate.answered
+        assert turned_away > 0
+        assert sum(window.failed for window in windows if window.arm is Role.CANDIDATE) == turned_away
+        assert sum(window.unanswered for window in windows) == 0
+        assert dict(reason for window in windows for reason in window.reasons).keys() == {"HTTP 503"}
