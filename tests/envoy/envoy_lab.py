@@ -213,6 +213,7 @@ class Gateway:
                 listen_port=0,
                 xds_dir=str(self.xds),
                 access_log=str(self.log),
+                agent_socket=str(self.folder / "agent.sock"),
             )
         )
         address = self.folder / "admin.address"

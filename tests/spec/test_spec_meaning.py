@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
 from graylift.domain.spec import (
     Check,
     EndpointModel,
@@ -92,6 +93,21 @@ def test_every_field_means_what_the_reference_says(good: str, read: Reader) -> N
         ),
         on_failure=OnFailure.PAUSE,
         digest="",
+    )
+
+
+def test_limits_mean_what_the_reference_says(good: str, read: Reader) -> None:
+    written = """    whenLimiterAway: allow
+    limits:
+      - {key: {header: X-Api-Key}, requests: 100/s, concurrent: 20}
+      - {label: {header: x-tenant, exact: batch}, path: /v1/embeddings, requests: 9000/h}
+"""
+    assert read(good.replace("    timeout: 10s\n", written)).routing.limits == Limits(
+        (
+            LimitRule(key_header="x-api-key", requests=Quota(100, 1.0), concurrent=20),
+            LimitRule(label=("x-tenant", "batch"), path="/v1/embeddings", requests=Quota(9000, 3600.0)),
+        ),
+        WhenAway.ALLOW,
     )
 
 

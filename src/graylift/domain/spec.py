@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from graylift.domain.engine import Precision, Profile, Runtime
+from graylift.domain.limits import Limits
 from graylift.domain.weights import TOTAL, Role, Weights
 
 
@@ -213,11 +214,13 @@ class RoutingSpec:
     sticky_header: requests with equal values of this header stay on one arm; None draws each request anew
     timeout_s:     the longest a request may take, its retry included; with OPENAI, where an answer may go on for as
                    long as tokens come, the longest a server may be silent
+    limits:        what its clients may ask of it; None: all they like
     """
 
     sticky_header: str | None = None
     match: tuple[LabelRule, ...] = ()
     timeout_s: float = 30.0
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,9 @@ _REASONS = {
     "LR": RESET,
     "UPE": RESET,
 }
-# The client left, broke the protocol, or stopped sending.
-_BY_CLIENT = frozenset({"DC", "DPE", "SI"})
+# The client left, broke the protocol, or stopped sending; or it asked for more than its limits (RL), or nobody could
+# say whether it did (RLSE).
+_NO_SAMPLE = frozenset({"DC", "DPE", "SI", "RL", "RLSE"})
 
 
 def parse(line: bytes) -> Record | None:
@@ -183,9 +184,9 @@ def _unanswered(status: int, flags: str, details: str | None, by_upstream: bool)
 
 
 def _by_client(flags: str, status: int) -> bool:
-    """Did the client end it, or did Envoy refuse it (too large, malformed) before any model saw it?"""
+    """Did the client end it, or did Envoy refuse it (too large, malformed, over a limit) before any model saw it?"""
     refused = flags == "-" and 400 <= status < 500 and status != CANNOT_COMPUTE
-    return refused or not _BY_CLIENT.isdisjoint(flags.split(","))
+    return refused or not _NO_SAMPLE.isdisjoint(flags.split(","))
 
 
 def _attempt(fields: dict[str, Any]) -> AttemptRecord | None:

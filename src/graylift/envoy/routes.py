@@ -14,6 +14,7 @@ from graylift.domain.routing import RoutingTable, ServiceRoutes
 from graylift.domain.spec import LabelRule, ServingProtocol
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
+from graylift.envoy.limits import asked, hidden_headers
 from graylift.envoy.llm import KEY_HEADER, attached
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
 
@@ -138,15 +139,16 @@ def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | 
         "metadata": {"filter_metadata": {"graylift": metadata}},
         "route": {**target, **sent, **_time(service)},
         **_filters(service),
+        **hidden_headers(service),
     }
 
 
 def _filters(service: ServiceRoutes) -> Json:
     match service.protocol:
         case ServingProtocol.OPEN_INFERENCE:
-            return {}
+            return {"typed_per_filter_config": asked(service)}
         case ServingProtocol.OPENAI:
-            return {"typed_per_filter_config": attached()}
+            return {"typed_per_filter_config": {**attached(), **asked(service)}}
 
 
 def _time(service: ServiceRoutes) -> Json:

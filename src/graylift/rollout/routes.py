@@ -42,6 +42,7 @@ def routes(service: Service, release: Release | None, addresses: Mapping[str, st
         split=split_of(service, release),
         timeout_s=routing.timeout_s,
         draining=_backends(kept(service, release), addresses),
+        limits=routing.limits,
     )
 
 
