@@ -241,7 +241,7 @@ function envoy_on_request(handle)
 end
 
 -- Tokens as the server counted them, if `text` tells.
-local function note_usage(metadata, text)
+local function note_usage(handle, text)
   local from, last = find(text, '"usage"', 1, true)
   if not from or not find(text, "^%s*:%s*{", last + 1) then
     return false
@@ -251,6 +251,7 @@ local function note_usage(metadata, text)
   if not into then
     return false
   end
+  local metadata = metadata_of(handle)
   into, out = tonumber(into), tonumber(out) or 0 -- an embedding has no tokens of its own
   metadata:set(NAMESPACE, "input_tokens", into)
   metadata:set(NAMESPACE, "output_tokens", out)
@@ -259,11 +260,11 @@ local function note_usage(metadata, text)
   return true
 end
 
-local function note_finish(metadata, text)
+local function note_finish(handle, text)
   local _, last = find(text, '"finish_reason"', 1, true)
   local finish = last and match(text, '^%s*:%s*"([%w_-]+)"', last + 1)
   if finish then
-    metadata:set(NAMESPACE, "finish", finish)
+    metadata_of(handle):set(NAMESPACE, "finish", finish)
   end
   return finish
 end
@@ -326,26 +327,27 @@ local function end_of_event(text, from)
   end
 end
 
-local function note_progress(metadata, stream)
-  if stream.pieces == 0 then
+local function note_progress(handle, stream)
+  if stream.pieces == 0 or stream.counted then
     return
   end
-  metadata:set(NAMESPACE, "last_us", math.floor(stream.last_us - stream.began_us))
-  if not stream.counted then
-    metadata:set(NAMESPACE, "output_tokens", stream.pieces)
-    metadata:set(NAMESPACE, "total_tokens", stream.estimate + stream.pieces)
-    metadata:set(NAMESPACE, "estimated", true)
-  end
+  local metadata = metadata_of(handle)
+  metadata:set(NAMESPACE, "output_tokens", stream.pieces)
+  metadata:set(NAMESPACE, "total_tokens", stream.estimate + stream.pieces)
+  metadata:set(NAMESPACE, "estimated", true)
 end
 
-local function note_piece(metadata, stream)
-  stream.last_us = now_us()
+local function note_time(handle, stream, name)
+  metadata_of(handle):set(NAMESPACE, name, math.floor(now_us() - stream.began_us))
+end
+
+local function note_piece(handle, stream)
   stream.pieces = stream.pieces + 1
   if stream.pieces == 1 then
-    metadata:set(NAMESPACE, "first_us", math.floor(stream.last_us - stream.began_us))
+    note_time(handle, stream, "first_us")
   end
   if stream.pieces % NOTED_EACH == 1 then
-    note_progress(metadata, stream)
+    note_progress(handle, stream)
   end
 end
 
@@ -370,31 +372,34 @@ local function like_before(stream, text, from)
   if sub(text, quote, last) ~= after then
     return nil
   end
-  return last, stream.hides and sub(text, from, quote - 1) .. stream.shown
+  return last, stream.hides and sub(text, from, quote - 1) .. stream.shown or ""
 end
 
 -- What an event shows. Returns what of it the client gets.
-local function note_event(metadata, stream, event)
+local function note_event(handle, stream, event)
   local shown = stream.hides and without_usage(event) or event
   local choices = find(event, '"choices"', 1, true)
   local failed = has_error(event)
   if choices then
     local first = content_of(event, choices)
-    local ended = note_finish(metadata, event)
-    local counted = note_usage(metadata, event)
+    local ended = note_finish(handle, event)
+    local counted = note_usage(handle, event)
+    stream.counted = counted or stream.counted
     if first then
-      note_piece(metadata, stream)
+      note_piece(handle, stream)
       if not (ended or counted or failed) then
         learn(stream, event, first, shown)
       end
     end
-    stream.counted = counted or stream.counted
+    if ended then
+      note_time(handle, stream, "last_us")
+      note_progress(handle, stream)
+    end
   elseif find(event, "data:%s*%[DONE%]") then
-    metadata:set(NAMESPACE, "done", true)
-    note_progress(metadata, stream) -- some clients leave now
+    metadata_of(handle):set(NAMESPACE, "done", true)
   end
   if failed then
-    metadata:set(NAMESPACE, "error", true)
+    metadata_of(handle):set(NAMESPACE, "error", true)
   end
   return shown
 end
@@ -409,36 +414,36 @@ local function follow(handle, request)
     hides = request.usage_asked == true,
     estimate = request.estimate or 0,
   }
-  local rest = ""
+  local hides, rest = stream.hides, ""
   metadata_of(handle):set(NAMESPACE, "followed", true)
   for chunk in handle:bodyChunks() do
-    local metadata, size = metadata_of(handle), chunk:length()
+    local size = chunk:length()
     local came = chunk:getBytes(0, size)
-    local text, from, passed = rest .. came, 1, {}
-    while true do
+    local text, from, out = rest == "" and came or rest .. came, 1, ""
+    while from <= #text do
       local last, shown = like_before(stream, text, from)
       if last then
-        note_piece(metadata, stream)
+        note_piece(handle, stream)
       else
         last = end_of_event(text, from)
         if not last then
           break
         end
-        shown = note_event(metadata, stream, sub(text, from, last))
+        shown = note_event(handle, stream, sub(text, from, last))
       end
-      passed[#passed + 1] = shown
+      if hides then
+        out = out .. shown
+      end
       from = last + 1
     end
     rest = sub(text, from)
     if size == 0 then
-      note_progress(metadata, stream)
-    end
-    if stream.hides then
       -- The last chunk is empty: what nothing will complete any more goes out as it is.
-      local out = table.concat(passed) .. (size == 0 and rest or "")
-      if out ~= came then
-        chunk:setBytes(out)
-      end
+      out = out .. rest
+      note_progress(handle, stream)
+    end
+    if hides and out ~= came then
+      chunk:setBytes(out)
     end
   end
 end
@@ -447,14 +452,13 @@ end
 local function look(handle)
   local tail, is_first = "", true
   for chunk in handle:bodyChunks() do
-    local metadata = metadata_of(handle)
     local text = tail .. chunk:getBytes(0, chunk:length())
     if is_first and find(text, '^%s*{%s*"error"%s*:%s*[{"]') then
-      metadata:set(NAMESPACE, "error", true)
+      metadata_of(handle):set(NAMESPACE, "error", true)
     end
     is_first = false
-    note_finish(metadata, text)
-    note_usage(metadata, text)
+    note_finish(handle, text)
+    note_usage(handle, text)
     tail = sub(text, -TAIL)
   end
 end
