@@ -118,7 +118,7 @@ def _attempt_limit(service: ServiceRoutes) -> Json:
             limit_ms = max(1, round(attempt_limit_s(service) * 1000))
             return {"request_headers_to_add": [set_header("x-envoy-upstream-stream-duration-ms", str(limit_ms))]}
         case ServingProtocol.OPENAI:
-            # No limit: an answer goes on for as long as tokens come. For silence, the arm's cluster has one.
+            # An answer goes on for as long as tokens come; silence has its limit in the route, for both arms.
             return {}
 
 
@@ -159,7 +159,12 @@ def _time(service: ServiceRoutes) -> Json:
             return {"timeout": seconds(service.timeout_s), "idle_timeout": seconds(service.timeout_s + 5)}
         case ServingProtocol.OPENAI:
             # Two servers may be silent for their whole time, one after the other.
-            return {"timeout": seconds(LONGEST_ANSWER_S), "idle_timeout": seconds(2 * service.timeout_s + 5)}
+            return {
+                "timeout": seconds(LONGEST_ANSWER_S),
+                "idle_timeout": seconds(2 * service.timeout_s + 5),
+                # Of this policy alone: whether and of whom it is asked again, the arm's cluster says.
+                "retry_policy": {"per_try_idle_timeout": seconds(attempt_limit_s(service))},
+            }
 
 
 def _own_answers(table: RoutingTable) -> Iterator[Json]:
