@@ -53,7 +53,7 @@ def table(version: int, address: str, weights: Weights | None, *, swapped: bool 
         candidate=None if weights is None else Backend(candidate, address),
         weights=weights or NONE,
         match=(),
-        sticky_header=None,
+        sticky=None,
         salt="s",
         split="a-1/0",
         timeout_s=10.0,

@@ -78,7 +78,7 @@ def table(port: int) -> RoutingTable:
         candidate=None,
         weights=NONE,
         match=(),
-        sticky_header=None,
+        sticky=None,
         salt="s",
         split="m-1/0",
         timeout_s=30.0,
@@ -103,6 +103,7 @@ async def envoy(folder: Path, upstream: int, *, filtered: bool) -> AsyncIterator
         listen_port=0,
         xds_dir=str(folder / "xds"),
         access_log=str(folder / "access.log"),
+        agent_socket=str(folder / "agent.sock"),
     )
     address = folder / "admin"
     process = await asyncio.create_subprocess_exec(
@@ -110,9 +111,7 @@ async def envoy(folder: Path, upstream: int, *, filtered: bool) -> AsyncIterator
         *("--concurrency", "1", "--disable-hot-restart", "-l", "error"),
     )
     try:
-        while not (address.exists() and ":" in address.read_text()):
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(1.0)  # until the first health check has passed
+        await asyncio.sleep(2.0)  # until it is up and the first health check has passed
         listeners = json.loads(await get(address.read_text(), "/listeners?format=json"))["listener_statuses"]
         yield process.pid, listeners[0]["local_address"]["socket_address"]["port_value"]
     finally:

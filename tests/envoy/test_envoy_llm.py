@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -22,22 +22,6 @@ Start: TypeAlias = Callable[[RoutingTable], Awaitable[Gateway]]
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 'Say "usage": {} and }'}]}
 STREAM = {**CHAT, "stream": True}
-
-
-@pytest.fixture
-async def old() -> AsyncIterator[LanguageModel]:
-    server = LanguageModel("chat.v1.aaaaaaaaaaaa")
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
-async def new() -> AsyncIterator[LanguageModel]:
-    server = LanguageModel("chat.v2.bbbbbbbbbbbb")
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def post(url: str, body: Any, path: str = "/v1/chat/completions") -> tuple[int, bytes]:

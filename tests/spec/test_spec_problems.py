@@ -67,6 +67,10 @@ MISTAKES = [
     ("X-User-Id", "'x user'", "'x user'", "not a header name"),
     ("X-User-Id", "X-Graylift-Revision", "X-Graylift", "gateway itself"),
     ("X-User-Id", "Host", "Host", "gateway itself"),
+    ("{header: X-User-Id}", "{}", "sticky", "`header` is missing"),
+    ("{header: X-User-Id}", "{cookie: a.b}", "a.b", "not a cookie name"),
+    ("{header: X-User-Id}", "{cookie: a, header: b}", "header: b", "has no place beside `cookie`"),
+    ("{header: X-User-Id}", "{body: user}", "body", "holds tensors"),
     ("exact: internal", "exact: true", "true", 'write it in quotes: "true"'),
     ("exact: internal, ", "", "{header: x-tenant", "`exact` is missing"),
     ("to: candidate}", "to: canary}", "canary", "known here: stable, candidate"),
@@ -169,7 +173,7 @@ def test_three_mistakes_are_all_shown_in_the_order_of_the_file(good: str) -> Non
         "release.yaml:19:33: unknown field `coookie`\n"
         "  19 |     sticky: {header: x-user-id, coookie: a}\n"
         "     |                                 ^^^^^^^\n"
-        "     = known here: header\n"
+        "     = did you mean `cookie`? known here: header, cookie, body\n"
         "\n"
         "release.yaml:31:41: `0.5x` is not a margin that can stand here\n"
         "  31 |       - {name: errors, rollbackIfWorse: 0.5x, promoteIfWithin: 1pp}\n"

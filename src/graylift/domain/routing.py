@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graylift.domain.limits import Limits
-from graylift.domain.spec import LabelRule, ServingProtocol
+from graylift.domain.spec import LabelRule, ServingProtocol, Sticky
 from graylift.domain.weights import Weights
 
 
@@ -36,7 +36,7 @@ class ServiceRoutes:
     candidate: Backend | None
     weights: Weights
     match: tuple[LabelRule, ...]
-    sticky_header: str | None
+    sticky: Sticky | None
     salt: str
     split: str
     timeout_s: float

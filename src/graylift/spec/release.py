@@ -30,6 +30,7 @@ from graylift.spec.limits import read_limits
 from graylift.spec.model import MissingFile, read_model
 from graylift.spec.shapes import CHECKS, JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
 from graylift.spec.stages import read_stages
+from graylift.spec.sticky import read_sticky
 from graylift.spec.values import between, choice, duration, matching
 
 API_VERSION = "graylift.dev/v1"
@@ -108,7 +109,7 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
 
 
 def _read_routing(fields: Fields, timeout_s: float, protocol: Read[ServingProtocol]) -> RoutingSpec:
-    sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", header).value)
+    sticky = fields.nested_or(None, "sticky", STICKY, partial(read_sticky, protocol=protocol))
     rules = fields.each("match", MATCH, _read_rule) if fields.has("match") else Read(fields.place, ((),))
     timeout = fields.read_or(timeout_s, "timeout", _timeout)
     limits = read_limits(fields, protocol)

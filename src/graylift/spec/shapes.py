@@ -133,7 +133,14 @@ ROUTING = Shape(
     },
 )
 
-STICKY = Shape("spec.routing.sticky", {"header": "the name of a request header, as in x-user-id"})
+STICKY = Shape(
+    "spec.routing.sticky",
+    {
+        "header": "the name of a request header, as in x-user-id",
+        "cookie": "the name of a cookie, which the gateway sets, as in visitor",
+        "body": "user or conversation: what of an openai request's body tells whose it is",
+    },
+)
 
 MATCH = Shape(
     "spec.routing.match[]",
