@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from openai_lab import LanguageModel, Manner
 
 from graylift.domain.evidence import Outcome, RequestRecord
 from graylift.domain.routing import RoutingTable
+from graylift.domain.weights import Role
 
 pytestmark = pytest.mark.real
 Start: TypeAlias = Callable[[RoutingTable], Awaitable[Gateway]]
