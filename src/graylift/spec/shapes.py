@@ -27,7 +27,7 @@ METADATA = Shape("metadata", {"name": "the name of the service, as in file-type"
 SPEC = Shape(
     "spec",
     {
-        "protocol": "what clients of the service speak: open-inference",
+        "protocol": "what clients of the service speak: open-inference or openai",
         "stable": "the revision in production: {revision: v1, model: {onnx: models/v1.onnx}}",
         "candidate": "the revision to release: {revision: v2, model: {onnx: models/v2.onnx}}",
         "checks": "what must hold before any user sees the candidate: {parity: {samples: samples.npz}}",
@@ -173,17 +173,42 @@ JUDGE = Shape(
 METRIC = Shape(
     "spec.judge.metrics[]",
     {
-        "name": "errors or latency",
-        "quantile": "which quantile of the latency, as in 0.99",
+        "name": "errors, latency, ttft, tpot, or the name of a score",
+        "quantile": "which quantile of the time, as in 0.99",
         "rollbackIfWorse": "how much worse than stable is too much. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
         "promoteIfWithin": "how close to stable is good enough. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
+        "prometheus": "where it is read, under a name of your own: {url: http://127.0.0.1:9090, bad: ..., total: ...}",
+        "otlp": "what the servers push by OTLP, under a name of your own: {histogram: ..., above: 0.5}",
+    },
+)
+
+PROMETHEUS = Shape(
+    "spec.judge.metrics[].prometheus",
+    {
+        "url": "where it is, as in http://127.0.0.1:9090",
+        "histogram": "a histogram, without `_bucket`, as in vllm:request_queue_time_seconds",
+        "above": "one of its bucket bounds: values above it are bad events",
+        "bad": "instead of a histogram, a counter of bad events",
+        "total": "and the counter of all events",
+        "labels": 'what selects its series: {version: "{revision}"}; {revision} becomes v1 and v2',
+        "every": "the interval in which both revisions are compared, several scrapes long, as in 60s",
+    },
+)
+
+OTLP = Shape(
+    "spec.judge.metrics[].otlp",
+    {
+        "histogram": "the instrument's name, as in gen_ai.server.time_to_first_token",
+        "above": "one of its bucket bounds: values above it are bad events",
+        "attributes": "what a data point must have: {gen_ai.request.model: tiny}",
+        "every": "the interval in which both revisions are compared, several exports long, as in 3m",
     },
 )
 
 SHAPES = (
     *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
     *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
-    *(ROUTING, STICKY, MATCH, STAGE, JUDGE, METRIC),
+    *(ROUTING, STICKY, MATCH, STAGE, JUDGE, METRIC, PROMETHEUS, OTLP),
 )

@@ -29,6 +29,7 @@ from graylift.domain.release import (
 )
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
+from graylift.domain.scores import ScoreCounts
 from graylift.domain.spec import (
     Check,
     EndpointModel,
@@ -123,7 +124,13 @@ def a_table(version: int, token: int = 1) -> RoutingTable:
 def a_report(sequence: int, services: tuple[str, ...] = ("file-type",), gateway: str = "gateway-1") -> IntervalReport:
     """The interval of one second that starts `sequence` seconds after NOW."""
     windows = tuple(
-        Window(name, "split", Role.STABLE, "v1", None, requests=2, failed=1, latency=Histogram(((-300, 1),)))
+        Window(
+            *(name, "split", Role.STABLE, "v1", None),
+            requests=2,
+            failed=1,
+            latency=Histogram(((-300, 1),)),
+            scores=(("helpful", ScoreCounts(((900, 1),))),),
+        )
         for name in services
     )
     return IntervalReport(gateway, sequence, NOW + sequence, 1.0, 7, windows)
