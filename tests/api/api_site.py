@@ -1,4 +1,4 @@
-"""The API on a free port over an in-memory store with one release on traffic."""
+"""The API on a free port over a store with one release on traffic."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from graylift.adapters.otlp import OtlpSource
+from graylift.adapters.sql_store import SqlStore
 from graylift.api import ApiServer, create_app
 from graylift.domain.release import Phase, Release, Service
 from graylift.domain.scores import Score, Scored, ScoreFate
 from graylift.domain.spec import Check, Margin, MarginKind, Metric, RoutingSpec, ServingProtocol
 from graylift.ports import Change, Tracked
 from graylift.testing.fakes import FakeClock
-from graylift.testing.memory_store import MemoryStore
 from graylift.testing.samples import ERRORS, release_spec, revision
 
 HELPFUL = Check(Metric.SCORE, None, Margin(MarginKind.SCORE, -0.02), Margin(MarginKind.SCORE, -0.05), score="helpful")
@@ -45,7 +45,7 @@ class CountingScores:
 class Site:
     url: str
     http: aiohttp.ClientSession
-    store: MemoryStore
+    store: SqlStore
     scores: CountingScores = field(default_factory=CountingScores)
 
 
@@ -59,13 +59,13 @@ def a_release(phase: Phase = Phase.PROGRESSING) -> Release:
 
 
 @asynccontextmanager
-async def a_site() -> AsyncIterator[Site]:
-    store, scores = MemoryStore(), CountingScores()
+async def a_site(store: SqlStore) -> AsyncIterator[Site]:
+    scores = CountingScores()
     lease = store.acquire("c1", 1_000_000.0, 60.0)
     assert lease is not None
     service = Service("file-type", ServingProtocol.OPEN_INFERENCE, RoutingSpec(), stable=revision("v1"), releases=1)
     store.commit(lease, Change(tracked=(Tracked(service, a_release(), None, 0),)))
-    server = ApiServer(create_app(store, scores, OtlpSource(), FakeClock()), "127.0.0.1", 0)
+    server = ApiServer(create_app(store, scores, OtlpSource(), FakeClock(), "127.0.0.1"), "127.0.0.1", 0)
     await server.start()
     try:
         async with aiohttp.ClientSession() as session:

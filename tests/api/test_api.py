@@ -54,7 +54,7 @@ async def test_a_release_is_told_whole(site: Site) -> None:
 async def test_a_command_is_put_before_the_controller(site: Site) -> None:
     status, answer = await posted(site, "/v1/releases/file-type-1/commands", {"command": "pause", "reason": "look"})
     (command,) = site.store.snapshot().commands
-    assert (status, answer["command_id"]) == (202, command.id)
+    assert (status, answer["id"], answer["status"]) == (202, command.id, "waiting")
     assert (command.kind, command.service, command.by, command.reason) == (
         CommandKind.PAUSE,
         "file-type",
@@ -76,6 +76,24 @@ async def test_a_command_that_cannot_be_is_refused_and_not_stored(
     site: Site, path: str, body: dict[str, Any], status: int
 ) -> None:
     assert (await posted(site, path, body))[0] == status
+    assert site.store.snapshot().commands == ()
+
+
+async def test_a_command_sent_again_with_its_id_is_the_same_command(site: Site) -> None:
+    body = {"id": "0123-abcd", "command": "pause", "reason": "look"}
+    for _ in range(2):
+        assert (await posted(site, "/v1/releases/file-type-1/commands", body))[0] == 202
+    assert [command.id for command in site.store.snapshot().commands] == ["0123-abcd"]
+    assert (await got(site, "/v1/commands/0123-abcd"))[0] == 202
+    assert (await got(site, "/v1/commands/another-one"))[0] == 404
+
+
+async def test_a_form_of_a_foreign_page_commands_nothing(site: Site) -> None:
+    for headers in ({"content-type": "text/plain"}, {"host": "evil.example", "content-type": "application/json"}):
+        async with site.http.post(
+            f"{site.url}/v1/releases/file-type-1/commands", data=b'{"command": "abort"}', headers=headers
+        ) as response:
+            assert response.status in (415, 421)
     assert site.store.snapshot().commands == ()
 
 
@@ -133,7 +151,9 @@ async def test_a_port_that_is_taken_is_refused_with_the_cure(site: Site) -> None
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = ApiServer(
-            create_app(site.store, site.scores, OtlpSource(), FakeClock()), "127.0.0.1", taken.getsockname()[1]
+            create_app(site.store, site.scores, OtlpSource(), FakeClock(), "127.0.0.1"),
+            "127.0.0.1",
+            taken.getsockname()[1],
         )
         with pytest.raises(CommandRefused, match="--api"):
             await server.start()

@@ -7,13 +7,19 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from graylift.api import pushed, releases, scores
+from graylift.api import pages, pushed, releases, scores
+from graylift.api.guard import Guard
+from graylift.api.records import Records
 from graylift.errors import ProtocolError, StoreError
-from graylift.ports import Clock, Pushed, ReleaseStore, Scores
+from graylift.ports import Clock, Pushed, Scores
+
+_OWN_NAMES = ("127.0.0.1", "::1", "localhost")
 
 
-def create_app(store: ReleaseStore, scored: Scores, pushed_to: Pushed, clock: Clock) -> FastAPI:
-    """scored, pushed_to: where scores and pushed metrics are counted"""
+def create_app(store: Records, scored: Scores, pushed_to: Pushed, clock: Clock, host: str) -> Guard:
+    """scored, pushed_to: where scores and pushed metrics are counted. host: the address it is served at; on loopback
+    only this machine's own names are answered, elsewhere any, since nobody here knows by which names others reach it.
+    """
     app = FastAPI(
         title="Graylift",
         version=version("graylift"),
@@ -24,9 +30,10 @@ def create_app(store: ReleaseStore, scored: Scores, pushed_to: Pushed, clock: Cl
     app.include_router(releases.routes(store, clock))
     app.include_router(scores.routes(store, scored))
     app.include_router(pushed.routes(pushed_to))
+    app.include_router(pages.routes(store, clock))
     app.add_exception_handler(StoreError, _unavailable)
     app.add_exception_handler(ProtocolError, _refused)
-    return app
+    return Guard(app, _OWN_NAMES if host in _OWN_NAMES or host.startswith("127.") else None)
 
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:

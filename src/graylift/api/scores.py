@@ -13,9 +13,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from graylift.api import bodies
+from graylift.api.records import Records
 from graylift.domain.scores import Score, Scored, ScoreFate
 from graylift.errors import ProtocolError
-from graylift.ports import ReleaseStore, Scores
+from graylift.ports import Scores
 
 MOST = 1_000
 """Scores in one request."""
@@ -32,7 +33,7 @@ class ScoreBody(BaseModel):
     value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-def routes(store: ReleaseStore, into: Scores) -> APIRouter:
+def routes(store: Records, into: Scores) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.post("/scores")
@@ -53,7 +54,7 @@ def routes(store: ReleaseStore, into: Scores) -> APIRouter:
     return router
 
 
-def judged_names(store: ReleaseStore) -> dict[str, tuple[str, ...]]:
+def judged_names(store: Records) -> dict[str, tuple[str, ...]]:
     """The names of the scores that are judged now, by service."""
     return {
         tracked.service.name: tuple(c.score for c in tracked.release.spec.judge.checks if c.score is not None)

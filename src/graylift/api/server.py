@@ -8,7 +8,7 @@ import socket
 from collections.abc import Generator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from graylift.errors import CommandRefused
 
@@ -18,7 +18,7 @@ _ENDS_WITHIN_S = 2
 class ApiServer:
     """`start` and `close`; `address` is where it listens in between."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
         """port: 0 lets the system choose"""
         self._host = host
         self._port = port

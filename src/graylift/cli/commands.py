@@ -73,6 +73,7 @@ def steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None
 async def _serve(installation: Installation, store: SqlStore) -> None:
     async with controlled(installation, store) as controller:
         console.print(f"gateway on {installation.url}; state in {installation.state}")
+        console.print("the page for people, and the API, are where `graylift status` says")
         console.print("start a release beside this with `graylift run FILE`; Ctrl-C leaves the traffic as it is")
         try:
             await until_stopped(_print_events(store), controller)

@@ -209,7 +209,12 @@ def check(
     "--profile attention_mask=1x8,8x128,32x512[/bold]. An input that is named again begins the next profile.",
 )
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its external data lies beside it.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx", help="The model; its external data lies beside it. For --runtime pytorch a .pt2."
+        ),
+    ],
     runtime: Annotated[Runtime, typer.Option(help="What will execute it.")] = Runtime.ONNXRUNTIME,
     precision: Annotated[
         Precision, typer.Option(help="The numbers it computes with; fp32 lowers nothing.")
@@ -224,6 +229,10 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis), for int8 alone.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the runtime, as in provider=cuda. Repeatable."),
+    ] = None,
     state: State = None,
     *,
     as_json: AsJson = False,
@@ -235,8 +244,8 @@ def build(
     with _explained():
         from graylift.cli import building
 
-        code = building.build(model, runtime, precision, profile or (), threads, calibration, state, as_json=as_json)
-        raise typer.Exit(code)
+        asked = (model, runtime, precision, profile or (), threads, calibration, settings or ())
+        raise typer.Exit(building.build(*asked, state, as_json=as_json))
 
 
 @app.command(rich_help_panel=ENGINES)
@@ -265,7 +274,11 @@ def inspect(
 )
 def bench(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An ONNX file, an engine (digest or path), or http://HOST:PORT.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="An ONNX file, a program of PyTorch (.pt2), an engine (digest or path), or http://HOST:PORT.",
+        ),
     ],
     other: Annotated[
         str | None, typer.Argument(metavar="[TARGET2]", help="Another one, measured in turn with the first.")

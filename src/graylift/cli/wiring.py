@@ -70,7 +70,8 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     agent = gateway_of(installation)
     deployer = deployer_of(installation)
     prometheus, otlp = PrometheusSource(), OtlpSource()
-    api = ApiServer(create_app(store, agent, otlp, SystemClock()), installation.api_host, installation.api_port)
+    app = create_app(store, agent, otlp, SystemClock(), installation.api_host)
+    api = ApiServer(app, installation.api_host, installation.api_port)
     stop = asyncio.Event()
     await agent.start()
     try:

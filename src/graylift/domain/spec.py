@@ -69,6 +69,7 @@ class OnnxModel:
     threads: threads for one inference
     precision, profiles, calibration: see `EngineSpec`
     inputs, outputs: renamings where the model's own tensor names differ from the served ones
+    settings: see `EngineSpec`
     """
 
     onnx: str
@@ -80,6 +81,7 @@ class OnnxModel:
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
     serving: Serving = Serving()
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

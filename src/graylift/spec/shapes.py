@@ -9,6 +9,9 @@ from __future__ import annotations
 from graylift.domain.engine import Runtime
 from graylift.spec.fields import Shape
 
+RUNTIMES = {runtime.value: runtime for runtime in Runtime if runtime is not Runtime.PYTORCH}
+"""That a release may have. PyTorch's programs are compared with, and have no source to be checked against."""
+
 ROOT = Shape(
     "the release file",
     {
@@ -49,11 +52,12 @@ MODEL = Shape(
     {
         "onnx": "the path of the model, from the folder of this file",
         "endpoint": "http://host:port of a server that runs already",
-        "runtime": f"what executes the model: {', '.join(runtime.value for runtime in Runtime)}",
+        "runtime": f"what executes the model: {', '.join(RUNTIMES)}",
         "threads": "threads for one inference",
         "precision": "the numbers it computes with, as in fp32",
         "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
         "calibration": "the path of an .npz with real inputs, for int8 alone",
+        "settings": "what else may be set of the runtime, as in {workspace: 4GiB}",
         "contexts": "inferences at once, each with its threads",
         "maxBatchSize": "rows that may share one inference, as in 8",
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
