@@ -29,7 +29,7 @@ from graylift.analysis import betting, conditional, scoring
 from graylift.analysis.betting import Side
 from graylift.analysis.mixture import Grid
 from graylift.analysis.reference import Reference, answers_needed
-from graylift.analysis.sample import Sample, Stratum
+from graylift.analysis.sample import Stratum
 from graylift.domain.histogram import lower_bound, shift_of
 from graylift.domain.spec import Check, Margin, MarginKind, Metric
 
@@ -80,10 +80,12 @@ class Known:
 def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, ...]:
     """What each check knows before an interval; None while that is too little."""
     tails: dict[Metric, dict[float, int | None]] = {}
+    answers: dict[Metric, int] = {}
     for metric in {check.metric for check in checks if check.quantile is not None}:
         quantiles = [check.quantile for check in checks if check.metric is metric and check.quantile is not None]
-        found = reference.times(metric).quantile_bins(quantiles)
-        tails[metric] = dict(zip(quantiles, found, strict=True))
+        times = reference.times(metric)
+        answers[metric] = times.count
+        tails[metric] = dict(zip(quantiles, times.quantile_bins(quantiles), strict=True))
     streams = any(metric is not Metric.LATENCY for metric in tails)
     longest = reference.times(Metric.LATENCY).quantile_bins((STREAMS_END,))[0] if streams else None
 
@@ -92,7 +94,8 @@ def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, 
             return Known(reference.failed_share)
         if check.metric is Metric.SHARE:
             return Known(reference.bad_share(check.share))
-        if reference.answers(check) < answers_needed(check):
+        known = answers[check.metric] if check.metric in answers else reference.answers(check)
+        if known < answers_needed(check):
             return None
         if check.quantile is None:
             mean = reference.mean_score(check.score)
@@ -114,8 +117,7 @@ def log_e(
     """Log e-values of one stratum in which no arm is empty: for each check one for each bet of `grid_of`, or None where
     its past is. All quantiles pass their kernel together, which costs little more than one of them."""
     found: list[NDArray[np.float64] | None] = [None] * len(checks)
-    slow: list[int] = []
-    tables: list[tuple[int, int, int, int]] = []
+    slow: dict[Metric, list[int]] = {}
     for number, (check, margin, past) in enumerate(zip(checks, margins, pasts, strict=True)):
         if past is None:
             continue
@@ -127,15 +129,17 @@ def log_e(
             case Metric.SCORE:
                 found[number] = _of_scores(check, margin, side, past, stratum)
             case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
-                slow.append(number)
-                tables.append(_table(check, margin, side, past, stratum, failures=failures_are_slow(checks, side)))
+                slow.setdefault(check.metric, []).append(number)
             case _:
                 assert_never(check.metric)
     if slow:
+        if not failures_are_slow(checks, side):
+            stratum = Stratum(stratum.candidate.answered(), stratum.stable.answered())
+        tables = [_tables(metric, numbers, margins, side, pasts, stratum) for metric, numbers in slow.items()]
         effects = (conditional.WORSE if side is Side.WORSE else conditional.WITHIN).effects
-        n_c, n_p, x_c, x_p = np.array(tables).T
+        n_c, n_p, x_c, x_p = np.concatenate(tables, axis=1)
         rows = conditional.log_e(n_c, n_p, x_c, x_p, effects)
-        for number, row in zip(slow, rows, strict=True):
+        for number, row in zip([number for numbers in slow.values() for number in numbers], rows, strict=True):
             found[number] = row
     return tuple(found)
 
@@ -182,18 +186,21 @@ def _of_scores(check: Check, margin: Margin, side: Side, past: Known, stratum: S
     return scoring.log_e(candidate, stable, side=side, guess=past.guess, delta=margin.room, effects=effects)
 
 
-def _table(
-    check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum, *, failures: bool
-) -> tuple[int, int, int, int]:
-    """(n_c, n_p, x_c, x_p): requests whose time is known, those that failed if they count, and the slow among them."""
-    x = threshold(past, side)
-
-    def counted(arm: Sample, beyond: int) -> tuple[int, int]:
-        times, failed = arm.times(check.metric), arm.failed if failures else 0
-        return times.count + failed, times.above(beyond) + failed
-
-    (n_c, x_c), (n_p, x_p) = counted(stratum.candidate, x + bins_of(margin, side)), counted(stratum.stable, x)
-    return n_c, n_p, x_c, x_p
+def _tables(
+    metric: Metric,
+    numbers: Sequence[int],
+    margins: Sequence[Margin],
+    side: Side,
+    pasts: Sequence[Known | None],
+    stratum: Stratum,
+) -> NDArray[np.int64]:
+    """n_c, n_p, x_c, x_p, a column for each of the checks `numbers` of one metric: the requests whose time is known or
+    that failed, and the slow among them."""
+    x = np.array([threshold(past, side) for number in numbers if (past := pasts[number]) is not None])
+    beyond = x + np.array([bins_of(margins[number], side) for number in numbers])
+    candidate, stable = stratum.candidate, stratum.stable
+    sizes = [np.full(len(numbers), arm.times(metric).count + arm.failed) for arm in (candidate, stable)]
+    return np.array([*sizes, candidate.slower_than(beyond, metric), stable.slower_than(x, metric)])
 
 
 def threshold(past: Known, side: Side) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from graylift.domain.evidence import Window
 from graylift.domain.histogram import EMPTY, Histogram, merged
-from graylift.domain.scores import NO_SCORES, ScoreCounts, scores_from_counts
+from graylift.domain.scores import NO_SCORES, ScoreCounts, merged_scores
 from graylift.domain.spec import Check, Metric
 from graylift.domain.tally import NO_EVENTS, Tally, tallied
 from graylift.domain.weights import Role
@@ -161,25 +160,17 @@ def added(samples: Iterable[Sample]) -> Sample:
         requests=sum(part.requests for part in parts),
         failed=sum(part.failed for part in parts),
         abandoned=sum(part.abandoned for part in parts),
-        latency=_times(part.latency for part in parts),
-        ttft=_times(part.ttft for part in parts),
-        tpot=_times(part.tpot for part in parts),
+        latency=merged(part.latency for part in parts),
+        ttft=merged(part.ttft for part in parts),
+        tpot=merged(part.tpot for part in parts),
         scores=_scores(parts),
         external=_external(parts),
     )
 
 
-def _times(histograms: Iterable[Histogram]) -> Histogram:
-    filled = tuple(histogram for histogram in histograms if histogram.bins)
-    return filled[0] if len(filled) == 1 else merged(filled)
-
-
 def _scores(parts: Sequence[Sample]) -> tuple[tuple[str, ScoreCounts], ...]:
-    counts: dict[str, Counter[int]] = {}
-    for part in parts:
-        for name, scores in part.scores:
-            counts.setdefault(name, Counter()).update(dict(scores.steps))
-    return tuple((name, scores_from_counts(found)) for name, found in sorted(counts.items()))
+    names = sorted({name for part in parts for name, _ in part.scores})
+    return tuple((name, merged_scores(part.scored(name) for part in parts)) for name in names)
 
 
 def _external(parts: Sequence[Sample]) -> tuple[tuple[str, Tally], ...]:

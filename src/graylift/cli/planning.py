@@ -20,7 +20,7 @@ from graylift.analysis import planner
 from graylift.analysis.planner import Passing, StagePlan
 from graylift.analysis.traffic import Scores, Times, Traffic
 from graylift.cli.live import console
-from graylift.domain.spec import Check, Margin, MarginKind, Metric, ReleaseSpec, Stage
+from graylift.domain.spec import Check, JudgeSpec, Margin, MarginKind, Metric, ReleaseSpec, Stage
 from graylift.domain.weights import TOTAL, Weights, weights_from_percent
 from graylift.errors import CommandRefused
 from graylift.spec import load_rules
@@ -38,6 +38,9 @@ _LOOSER = {
     MarginKind.RATIO: (1.1, 1.2, 1.25, 1.5, 2.0, 3.0, 5.0),
     MarginKind.SCORE: (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3),
 }
+
+_BAD = {Metric.ERRORS: "failed", Metric.SHARE: "bad"}
+"""What a bad answer is, where it is not a slow one."""
 
 
 def plan(file: Path, traffic: Traffic, *, as_json: bool) -> None:
@@ -195,23 +198,23 @@ def _show(release: ReleaseSpec, stages: tuple[StagePlan, ...], warnings: tuple[s
         highlight=False,
     )
     for found in stages:
-        for line, style in _lines(found):
+        for line, style in _lines(release.judge, found):
             console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def _lines(found: StagePlan) -> Iterator[tuple[str, str]]:
+def _lines(judge: JudgeSpec, found: StagePlan) -> Iterator[tuple[str, str]]:
     """A stage: when it likely passes and what takes longest, then what it would find meanwhile."""
     takes = "it never passes" if found.seconds is None else f"likely passes after {span(found.seconds)}"
     sizes = "" if found.candidate_n is None else f", {_rounded(found.candidate_n):,} candidate requests"
     yield f"\nstage {found.stage.weights}: {takes}{sizes}; {_slowest(found.stage, found.passing)}", "bold"
+    metrics = {check.name: check.metric for check in judge.checks}
     for one in found.catching:
         worse = f"+{one.worse}" if one.worse.kind is MarginKind.POINTS else str(one.worse)
-        bad = "failed" if one.check == Metric.ERRORS.value else "slower than its limit"
         price = f"after {_rounded(one.candidate_n):,} requests"
         if one.bad is not None:
-            price += f", {_rounded(one.bad):,} of them {bad}"
+            price += f", {_rounded(one.bad):,} of them {_BAD.get(metrics[one.check], 'slower than its limit')}"
         yield f"  finds {one.check} {worse} or more, {price}", ""
     for name in found.missed:
         yield f"  finds nothing that is wrong with {name} alone in that time", ""

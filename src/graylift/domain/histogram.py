@@ -50,7 +50,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        return sum(count for _, count in self.bins)
+        return sum([count for _, count in self.bins])
 
     def above(self, number: int) -> int:
         """How many values lie in bins higher than `number`."""
@@ -84,9 +84,12 @@ def histogram_from_counts(counts: Counter[int]) -> Histogram:
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:
-    """The sum of all."""
-    counts: Counter[int] = Counter()
-    for histogram in histograms:
-        for number, count in histogram.bins:
-            counts[number] += count
-    return histogram_from_counts(counts)
+    """The sum of all. It is asked for several times a look, so it begins with the widest and adds the others to it."""
+    widest, *others = sorted(histograms, key=lambda histogram: -len(histogram.bins)) or [EMPTY]
+    if not any(other.bins for other in others):
+        return widest
+    counts = dict(widest.bins)
+    for other in others:
+        for number, count in other.bins:
+            counts[number] = counts.get(number, 0) + count
+    return Histogram(tuple(sorted(counts.items())))

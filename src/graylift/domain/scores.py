@@ -7,6 +7,7 @@ margin that traffic could tell.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -29,13 +30,13 @@ class ScoreCounts:
 
     @property
     def count(self) -> int:
-        return sum(count for _, count in self.steps)
+        return sum([count for _, count in self.steps])
 
     @property
     def mean(self) -> float | None:
         """None without a score."""
         count = self.count
-        return sum(step * times for step, times in self.steps) / (STEPS * count) if count else None
+        return sum([step * times for step, times in self.steps]) / (STEPS * count) if count else None
 
 
 NO_SCORES = ScoreCounts()
@@ -43,6 +44,18 @@ NO_SCORES = ScoreCounts()
 
 def scores_from_counts(counts: Counter[int]) -> ScoreCounts:
     return ScoreCounts(tuple(sorted((step, count) for step, count in counts.items() if count > 0)))
+
+
+def merged_scores(parts: Iterable[ScoreCounts]) -> ScoreCounts:
+    """The sum of all."""
+    widest, *others = sorted(parts, key=lambda part: -len(part.steps)) or [NO_SCORES]
+    if not any(other.steps for other in others):
+        return widest
+    counts = dict(widest.steps)
+    for other in others:
+        for step, count in other.steps:
+            counts[step] = counts.get(step, 0) + count
+    return ScoreCounts(tuple(sorted(counts.items())))
 
 
 @dataclass(frozen=True, slots=True)

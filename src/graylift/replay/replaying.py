@@ -184,7 +184,7 @@ def _is_measured(check: Check, stable: Records, candidate: Records) -> bool:
 
 
 def _unmeasured(check: Check, candidate_n: int, stable_n: int) -> Verdict:
-    column = check.score or COLUMNS.get(check.metric, "status")
+    column = check.score or check.share or COLUMNS.get(check.metric, "status")
     return Verdict(
         check=check.name,
         ruling=Ruling.INCONCLUSIVE,

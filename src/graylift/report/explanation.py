@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from graylift.domain.judgement import Ruling, Verdict
 from graylift.domain.release import CheckOutcome, Phase
-from graylift.domain.spec import Metric
+from graylift.domain.spec import Check, MarginKind
 from graylift.report import words
 from graylift.report.facts import Facts, StageFacts
-from graylift.report.template import metrics_of
+from graylift.report.template import checks_of
 
 _RULING = {
     Ruling.PASS: "shown to be good enough",
@@ -79,17 +79,17 @@ def _stage(facts: Facts, stage: StageFacts) -> Iterator[str]:
 
 
 def _verdict(facts: Facts, verdict: Verdict) -> str:
-    metric = metrics_of(facts)[verdict.check]
-    ours, theirs = (words.measured(value, metric) for value in (verdict.candidate, verdict.stable))
+    check = checks_of(facts)[verdict.check]
+    ours, theirs = (words.measured(value, check) for value in (verdict.candidate, verdict.stable))
     return (
         f"{verdict.check} was {_RULING[verdict.ruling]}: candidate {ours} (n={verdict.candidate_n:,}), stable {theirs} "
-        f"(n={verdict.stable_n:,}); {_effect_name(metric)}, with 95 % certainty at every look: "
-        f"{words.effect(verdict, metric)}. {verdict.sentence[0].upper()}{verdict.sentence[1:]}."
+        f"(n={verdict.stable_n:,}); {_effect_name(check)}, with 95 % certainty at every look: "
+        f"{words.effect(verdict, check)}. {verdict.sentence[0].upper()}{verdict.sentence[1:]}."
     )
 
 
-def _effect_name(metric: Metric) -> str:
-    return "the difference" if metric in (Metric.ERRORS, Metric.SCORE) else "the ratio"
+def _effect_name(check: Check) -> str:
+    return "the ratio" if check.rollback_if_worse.kind is MarginKind.RATIO else "the difference"
 
 
 def _users(facts: Facts) -> str:

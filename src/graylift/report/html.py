@@ -15,7 +15,7 @@ from graylift.report.effects import CheckEffects, effect_plots
 from graylift.report.facts import Facts
 from graylift.report.plot import Line, Mark, Plot, svg_from
 from graylift.report.series import LEAST_REQUESTS, Point, Totals, thickened
-from graylift.report.template import metrics_of, template
+from graylift.report.template import checks_of, template
 
 _page = template("page.html.j2", autoescape=True)
 
@@ -27,7 +27,7 @@ def html_from(facts: Facts, effects: Sequence[CheckEffects] = ()) -> str:
         release=facts.release,
         plots=[(plot.title, svg_from(plot)) for plot in plots_from(facts)],
         certainty=[(plot.title, svg_from(plot)) for plot in effect_plots(effects)],
-        metrics=metrics_of(facts),
+        checks=checks_of(facts),
         least_requests=LEAST_REQUESTS,
     )
 

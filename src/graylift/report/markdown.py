@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from graylift.report.facts import Facts
-from graylift.report.template import metrics_of, template
+from graylift.report.template import checks_of, template
 
 _ACTIVE = re.compile(r"[\\`*\[\]<>|&]")
 
@@ -19,4 +19,4 @@ _page = template("page.md.j2", autoescape=False, finalize=plain)
 
 
 def markdown_from(facts: Facts) -> str:
-    return _page.render(facts=facts, release=facts.release, metrics=metrics_of(facts))
+    return _page.render(facts=facts, release=facts.release, checks=checks_of(facts))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from graylift.domain.spec import Metric
+from graylift.domain.spec import Check
 from graylift.report import words
 from graylift.report.facts import Facts
 
@@ -39,6 +39,6 @@ def template(name: str, *, autoescape: bool, finalize: Callable[[object], object
     return environment.get_template(name)
 
 
-def metrics_of(facts: Facts) -> dict[str, Metric]:
-    """The metric of each check, by the check's name."""
-    return {check.name: check.metric for check in facts.release.spec.judge.checks}
+def checks_of(facts: Facts) -> dict[str, Check]:
+    """What is judged on traffic, by name."""
+    return {check.name: check for check in facts.release.spec.judge.checks}

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from graylift.domain.judgement import Verdict
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import Metric
+from graylift.domain.spec import Check, MarginKind, Metric
 
 
 def utc(epoch_s: float) -> str:
@@ -58,8 +58,8 @@ def pace(seconds: float | None) -> str:
     return latency(seconds) + ("" if seconds is None else "/token")
 
 
-def measured(value: float | None, metric: Metric) -> str:
-    match metric:
+def measured(value: float | None, check: Check) -> str:
+    match check.metric:
         case Metric.ERRORS | Metric.SHARE:
             return share(value)
         case Metric.LATENCY | Metric.TTFT:
@@ -69,32 +69,33 @@ def measured(value: float | None, metric: Metric) -> str:
         case Metric.SCORE:
             return score(value)
         case _:
-            assert_never(metric)
+            assert_never(check.metric)
 
 
-def effect(verdict: Verdict, metric: Metric) -> str:
+def effect(verdict: Verdict, check: Check) -> str:
     """The 95 % interval of the effect: `0.97x to 1.08x`, `-0.2pp to +0.4pp`, `-0.010 to +0.005`."""
     low, high = verdict.effect_low, verdict.effect_high
     if low is None and high is None:
         return "not known yet"
     if low is None:
-        return f"up to {_effect(high, metric)}"
+        return f"up to {_effect(high, check)}"
     if high is None:
-        return f"from {_effect(low, metric)}"
-    return f"{_effect(low, metric)} to {_effect(high, metric)}"
+        return f"from {_effect(low, check)}"
+    return f"{_effect(low, check)} to {_effect(high, check)}"
 
 
-def _effect(value: float | None, metric: Metric) -> str:
+def _effect(value: float | None, check: Check) -> str:
     assert value is not None
-    match metric:
-        case Metric.ERRORS | Metric.SHARE:
+    kind = check.rollback_if_worse.kind
+    match kind:
+        case MarginKind.POINTS:
             return f"{value * 100:+.2f}pp"
-        case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
+        case MarginKind.RATIO:
             return f"{value:.2f}x"
-        case Metric.SCORE:
+        case MarginKind.SCORE:
             return f"{value:+.3f}"
         case _:
-            assert_never(metric)
+            assert_never(kind)
 
 
 def tally(results: Sequence[CheckResult]) -> str:
