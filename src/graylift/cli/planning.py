@@ -201,6 +201,13 @@ def _show(release: ReleaseSpec, stages: tuple[StagePlan, ...], warnings: tuple[s
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
+_BAD = {
+    Metric.ERRORS.value: "failed",
+    **dict.fromkeys((Metric.LATENCY.value, Metric.TTFT.value, Metric.TPOT.value), "slower than its limit"),
+}
+"""What is wrong with a request, by the first word of its check's name; else it is of a share."""
+
+
 def _lines(found: StagePlan) -> Iterator[tuple[str, str]]:
     """A stage: when it likely passes and what takes longest, then what it would find meanwhile."""
     takes = "it never passes" if found.seconds is None else f"likely passes after {span(found.seconds)}"
@@ -208,7 +215,7 @@ def _lines(found: StagePlan) -> Iterator[tuple[str, str]]:
     yield f"\nstage {found.stage.weights}: {takes}{sizes}; {_slowest(found.stage, found.passing)}", "bold"
     for one in found.catching:
         worse = f"+{one.worse}" if one.worse.kind is MarginKind.POINTS else str(one.worse)
-        bad = "failed" if one.check == Metric.ERRORS.value else "slower than its limit"
+        bad = _BAD.get(one.check.partition(" ")[0], "bad")
         price = f"after {_rounded(one.candidate_n):,} requests"
         if one.bad is not None:
             price += f", {_rounded(one.bad):,} of them {bad}"

@@ -89,7 +89,7 @@ def _verdict(facts: Facts, verdict: Verdict) -> str:
 
 
 def _effect_name(metric: Metric) -> str:
-    return "the difference" if metric in (Metric.ERRORS, Metric.SCORE) else "the ratio"
+    return "the difference" if metric in (Metric.ERRORS, Metric.SCORE, Metric.SHARE) else "the ratio"
 
 
 def _users(facts: Facts) -> str:
