@@ -24,6 +24,9 @@ another may, so a candidate's is asked again of stable. Envoy itself never answe
 
 UNCHECKED = "unchecked/"
 
+AGENT = "gateway/agent"
+"""The cluster by which Envoy reaches the agent beside it: no server of a revision."""
+
 
 def arm(role: Role, revision_id: str) -> str:
     """The cluster to which requests assigned to a revision in this role are sent; the log names it."""
@@ -52,3 +55,9 @@ def seconds(seconds: float) -> str:
 
 def set_header(name: str, value: str) -> Json:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def status_filter(comparison: str, status: int) -> Json:
+    # Envoy wants a key by which an operator could change the number at run time; ours is never set.
+    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}

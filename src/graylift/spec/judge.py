@@ -26,7 +26,7 @@ _KIND = {
     Metric.SHARE: MarginKind.POINTS,
 }
 _KIND_CURE = {
-    MarginKind.POINTS: "errors and other shares are compared by difference, since a stable without any has no multiple: "
+    MarginKind.POINTS: "errors and other shares are compared by difference, since nothing is a multiple of none: "
     "write percentage points, as in 0.5pp",
     MarginKind.RATIO: "latencies are compared by ratio, since only a share of a duration fits every model: "
     "write a ratio, as in 1.10x",
