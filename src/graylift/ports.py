@@ -213,7 +213,7 @@ class ReleaseStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A release with its events and its evidence, both oldest first. Windows of other services are left out."""
+    """A release with its events and its evidence, both oldest first. What is of other services is left out."""
 
     release: Release
     events: tuple[Event, ...]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_lab import PROMETHEUS, Exporter, a_histogram, counters, exporters, free_port, prometheus, wanted
 
-from graylift.adapters.prometheus import PrometheusSource
+from graylift.adapters.prometheus import PrometheusSource, Unusable, histogram_readings, matrix_from
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.sources import PrometheusHistogram, WantedMetric
 from graylift.domain.tally import Tally, tallied
@@ -152,6 +155,37 @@ async def test_a_bound_that_is_none_is_a_trouble_with_those_that_are(site: Site)
 
 async def test_a_query_that_prometheus_refuses_is_told_in_its_words(site: Site) -> None:
     assert "parse error" in await trouble_of(PrometheusHistogram(site.url, "no-name", 0.5, (("v", "{revision}"),), 1.0))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"status": "success"}',
+        b'{"status": "success", "data": {"result": [{"metric": [], "values": []}]}}',
+        b'{"status": "success", "data": {"result": [{"metric": {}, "values": [[NaN, "1"]]}]}}',
+        b'{"status": "success", "data": {"result": [{"metric": {}, "values": [["x", "1"]]}]}}',
+        b'{"status": "error", "error": "too many samples"}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_that_is_none_is_unusable_and_nothing_else(body: bytes) -> None:
+    with pytest.raises(Unusable, match="http://p answers 200"):
+        matrix_from("http://p", 200, body)
+
+
+@given(st.lists(st.sampled_from(["0", "1", "7", "NaN", "+Inf", "-1", "0.5", "x", "1e400"]), min_size=2, max_size=2))
+def test_what_is_no_count_is_left_out_and_told(values: list[str]) -> None:
+    good, total = values
+    series = [{"metric": {"le": le}, "values": [[1.0, v]]} for le, v in (("0.5", good), ("+Inf", total))]
+    faults: list[str] = []
+    answer = json.dumps({"status": "success", "data": {"result": series}}).encode()
+    readings = histogram_readings(matrix_from("http://p", 200, answer), 0.5, faults)
+    whole = good.isdigit() and total.isdigit() and int(good) <= int(total)
+    assert bool(readings) is whole
+    assert bool(faults) is not whole
 
 
 async def test_what_is_no_prometheus_is_a_trouble(site: Site) -> None:

@@ -30,8 +30,8 @@ spec:
         promoteIfWithin: 3pp
       - name: lost
         prometheus: {url: https://p:9090, bad: bad_total, total: all_total, labels: {v: "r-{revision}"}, every: 30s}
-        rollbackIfWorse: 1.5x
-        promoteIfWithin: 2x
+        rollbackIfWorse: 0.5pp
+        promoteIfWithin: 10pp
       - name: slow-token
         otlp: {histogram: gen_ai.server.time_to_first_token, above: 2, attributes: {model: tiny}}
         rollbackIfWorse: 2pp
@@ -47,14 +47,13 @@ def test_each_source_is_read_with_its_defaults(read: Callable[[str], ReleaseSpec
     assert queue.origin == PrometheusHistogram("http://p:9090/prom", "queue_seconds", 0.5, labels, 60.0)
     assert lost.origin == PrometheusCounters("https://p:9090", "bad_total", "all_total", (("v", "r-{revision}"),), 30.0)
     assert token.origin == OtlpHistogram("gen_ai.server.time_to_first_token", 2.0, (("model", "tiny"),), 180.0)
-    assert lost.rollback_if_worse == Margin(MarginKind.RATIO, 1.5)
+    assert lost.rollback_if_worse == Margin(MarginKind.POINTS, 0.005)
 
 
-def test_small_stages_ask_for_no_catastrophe_in_the_unit_of_the_metric(read: Callable[[str], ReleaseSpec]) -> None:
+def test_small_stages_ask_for_no_catastrophe_where_the_metric_asks_for_more(read: Callable[[str], ReleaseSpec]) -> None:
     small, half, _ = read(FILE).stages
     assert {one.check: str(one.margin) for one in small.promote_if_within} == {
         "slow-queue": "4pp",
-        "lost": "3.00x",
         "slow-token": "5pp",
     }
     assert half.promote_if_within == ()
@@ -74,11 +73,11 @@ MISTAKES = [
     ("bad: bad_total, ", "", "`bad` is missing"),
     ("bad: bad_total", "bad: bad_total, above: 1", "no place beside two counters"),
     ("every: 30s", "every: 500ms", "from 1s to 10m"),
-    ("rollbackIfWorse: 1pp", "rollbackIfWorse: 1.5x", "of different kinds"),
-    ("rollbackIfWorse: 1pp", "rollbackIfWorse: -0.01", "does not fit a share of events"),
+    ("rollbackIfWorse: 1pp", "rollbackIfWorse: 1.5x", "other shares are compared by difference"),
+    ("rollbackIfWorse: 1pp", "rollbackIfWorse: -0.01", "other shares are compared by difference"),
     ("rollbackIfWorse: 1pp", "rollbackIfWorse: 4pp", "is tighter than rollbackIfWorse"),
     ("rollbackIfWorse: 1pp", "quantile: 0.9\n        rollbackIfWorse: 1pp", "name a bound as `above`"),
-    ("{slow-queue: 4pp}", "{slow-queue: 2x}", "of another kind"),
+    ("{slow-queue: 4pp}", "{slow-queue: 2x}", "other shares are compared by difference"),
     ("{slow-queue: 4pp}", "{slow-queue: 2pp}", "is tighter than what the judge asks"),
     ("otlp: {histogram:", "otlp: {url: x, histogram:", "unknown field `url`"),
     ("otlp: {", "prometheus: {}\n        otlp: {", "one source"),

@@ -77,7 +77,10 @@ class PrometheusSource:
             if followed is None or followed.cutter.wanted != one:
                 await self._leave(source)
                 self._follow(source, one, cursor)
-            elif cursor is not None:
+                continue
+            if followed.task is not None and followed.task.done():
+                followed.task.result()  # a defect of ours; whoever reads must know
+            if cursor is not None:
                 followed.reports = [report for report in followed.reports if report.sequence > cursor]
         return [report for _, one in sorted(self._followed.items()) for report in one.reports]
 
@@ -192,11 +195,20 @@ def matrix_from(url: str, status: int, body: bytes) -> list[_Sampled]:
         if answer["status"] != "success":
             raise Unusable(f"{url} answers {status}: {str(answer.get('error', 'without a reason'))[:300]}")
         return [
-            _Sampled(series["metric"], tuple((float(at), str(value)) for at, value in series["values"]))
+            _Sampled(
+                {str(name): str(value) for name, value in series["metric"].items()},
+                tuple((_moment(at), str(value)) for at, value in series["values"]),
+            )
             for series in answer["data"]["result"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unusable(f"{url} answers {status} with something that is no answer of Prometheus to a query") from error
+
+
+def _moment(at: Any) -> float:
+    if not math.isfinite(moment := float(at)):
+        raise ValueError(f"{at} is no time")
+    return moment
 
 
 def selectors(origin: PrometheusHistogram | PrometheusCounters, arm: WantedArm) -> tuple[str, ...]:

@@ -367,6 +367,8 @@ def _evidence_rows(connection: Connection, report: IntervalReport) -> Iterator[d
         )
     )
     for row in alive:
+        if report.service not in (None, row.service):
+            continue
         yield {
             "release_id": row.id,
             "gateway": report.gateway,

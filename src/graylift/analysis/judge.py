@@ -156,8 +156,8 @@ def _refuse_untestable(check: Check, margin: Margin) -> None:
         case Metric.SHARE:
             if check.share is None or check.quantile is not None:
                 raise ValueError(f"{check.name}: expected the name of a share and no quantile")
-            if margin.kind is MarginKind.SCORE:
-                raise ValueError(f"{check.name}: expected points such as 0.5pp or a ratio as margin, got {margin}")
+            if margin.kind is not MarginKind.POINTS:
+                raise ValueError(f"{check.name}: expected points such as 0.5pp as margin, got {margin}")
         case _:
             assert_never(check.metric)
     if margin.kind is MarginKind.POINTS and not 0 < margin.value <= _LARGEST_POINTS:

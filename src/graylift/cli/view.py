@@ -68,6 +68,7 @@ class View:
 
 
 def view_from(release: Release, weights: Weights, reports: Sequence[IntervalReport], events: Sequence[Event]) -> View:
+    reports = [report for report in reports if report.service is None]
     newest_s = max((report.start_s + report.length_s for report in reports), default=0.0)
     recent = [report for report in reports if report.start_s >= newest_s - RECENT_S]
     # Gateways watch the same seconds side by side: time counts once, requests add up.

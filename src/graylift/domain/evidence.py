@@ -150,6 +150,7 @@ class IntervalReport:
     table_version: of the routing table that was in force during the whole interval, None if it changed or is not known
     gap:      why evidence of this interval is missing or incomplete, None if it is whole
     unreadable: log lines that could not be understood
+    service:  of what is counted elsewhere, whose metric it is (`gateway` then names the metric); None from a gateway
     """
 
     gateway: str
@@ -160,3 +161,4 @@ class IntervalReport:
     windows: tuple[Window, ...]
     gap: str | None = None
     unreadable: int = 0
+    service: str | None = None

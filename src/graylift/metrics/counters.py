@@ -194,4 +194,5 @@ class Cutter:
             table_version=None,
             windows=windows if not gaps else (),
             gap="; ".join(gaps) or None,
+            service=wanted.service,
         )

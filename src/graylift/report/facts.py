@@ -123,8 +123,8 @@ def facts_from(release: Release, events: Sequence[Event], reports: Sequence[Inte
         events=tuple(events),
         steps=_steps(release, stages, events),
         turns=tuple(event for event in events if event.kind in {phase.value for phase in _TURNS}),
-        gateways=len({report.gateway for report in reports}),
-        intervals=len(reports),
+        gateways=len({report.gateway for report in reports if report.service is None}),
+        intervals=sum(report.service is None for report in reports),
         gaps=tuple(sorted(gaps.items())),
         unreadable=sum(report.unreadable for report in reports),
         labelled=sum(

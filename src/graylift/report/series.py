@@ -115,7 +115,9 @@ def totals_from(parts: Sequence[Window | Totals]) -> Totals:
 
 
 def series_from(release: Release, role: Role, reports: Sequence[IntervalReport]) -> tuple[Point, ...]:
-    """At most MOST_POINTS points from the first report to the last, each as long as a whole number of intervals."""
+    """At most MOST_POINTS points from a gateway's first report to the last, each as long as a whole number of
+    intervals."""
+    reports = [report for report in reports if report.service is None]
     if not reports:
         return ()
     start = min(report.start_s for report in reports)

@@ -58,15 +58,13 @@ _TENTH_OF_THE_SCALE = 0.1
 def no_catastrophe(check: Check) -> Margin:
     """The promote margin of a stage below FULL_RIGOUR that names none, where it is looser than the check's own."""
     match check.metric:
-        case Metric.ERRORS:
+        case Metric.ERRORS | Metric.SHARE:
             return _points(0.05)
         case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
             return _ratio(2.0)
         case Metric.SCORE:
             lower_is_worse = check.promote_if_within.value < 0
             return Margin(MarginKind.SCORE, -_TENTH_OF_THE_SCALE if lower_is_worse else _TENTH_OF_THE_SCALE)
-        case Metric.SHARE:
-            return _points(0.05) if check.promote_if_within.kind is MarginKind.POINTS else _ratio(3.0)
         case _:
             assert_never(check.metric)
 

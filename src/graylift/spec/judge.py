@@ -11,7 +11,7 @@ from graylift.spec import defaults
 from graylift.spec.document import Node
 from graylift.spec.fields import Fields, Read, Reported, Wrong, nearest
 from graylift.spec.shapes import METRIC
-from graylift.spec.sources import is_counted_elsewhere, read_share, share_margin
+from graylift.spec.sources import is_counted_elsewhere, read_origin
 from graylift.spec.values import any_margin, between, matching, number, percentage
 
 MEASURED = {metric.value: metric for metric in Metric if metric not in (Metric.SCORE, Metric.SHARE)}
@@ -23,9 +23,10 @@ _KIND = {
     Metric.TTFT: MarginKind.RATIO,
     Metric.TPOT: MarginKind.RATIO,
     Metric.SCORE: MarginKind.SCORE,
+    Metric.SHARE: MarginKind.POINTS,
 }
 _KIND_CURE = {
-    MarginKind.POINTS: "errors are compared by difference, since a stable without errors has no multiple: "
+    MarginKind.POINTS: "errors and other shares are compared by difference, since nothing is a multiple of none: "
     "write percentage points, as in 0.5pp",
     MarginKind.RATIO: "latencies are compared by ratio, since only a share of a duration fits every model: "
     "write a ratio, as in 1.10x",
@@ -64,9 +65,6 @@ def read_judge(protocol: ServingProtocol, fields: Fields) -> JudgeSpec:
 def margin_for(metric: Metric) -> Callable[[Node], Margin]:
     """The reader of that metric's margins."""
 
-    if metric is Metric.SHARE:
-        return share_margin
-
     def reader(node: Node) -> Margin:
         margin = any_margin(node)
         if margin.kind is not _KIND[metric]:
@@ -79,9 +77,9 @@ def margin_for(metric: Metric) -> Callable[[Node], Margin]:
 
 def _read_check(protocol: ServingProtocol, fields: Fields) -> Check:
     name = fields.read("name", partial(_read_name, protocol))
-    if is_counted_elsewhere(fields):
-        return read_share(fields, name, MEASURED)
     metric = next((MEASURED.get(found, Metric.SCORE) for found in name.found), None)
+    if is_counted_elsewhere(fields):
+        metric = Metric.SHARE
     margin = any_margin if metric in (None, Metric.SCORE) else margin_for(metric)
     rollback = fields.read("rollbackIfWorse", margin)
     promote = fields.read("promoteIfWithin", margin)
@@ -101,7 +99,9 @@ def _read_check(protocol: ServingProtocol, fields: Fields) -> Check:
             fields.refuse("quantile", "a score is judged by its mean and has no quantile", "delete it")
             return Check(metric, None, rollback.value, promote.value, score=name.value)
         case Metric.SHARE:
-            raise AssertionError("a share names its source, and so was read above")
+            fields.refuse("quantile", "what is counted elsewhere is judged as a share", "name a bound as `above`")
+            origin = read_origin(fields, name, MEASURED)
+            return Check(metric, None, rollback.value, promote.value, share=name.value, origin=origin)
         case _:
             assert_never(metric)
 

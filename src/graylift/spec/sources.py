@@ -1,7 +1,4 @@
-"""A metric that is counted elsewhere -> `Check` with its origin. Called by `judge`.
-
-What is read is a share of events, so both margins are of a share: points, or a ratio.
-"""
+"""The source of a metric that is counted elsewhere -> `MetricOrigin`. Called by `judge`."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ from graylift.domain.sources import (
     PrometheusCounters,
     PrometheusHistogram,
 )
-from graylift.domain.spec import Check, Margin, MarginKind, Metric
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Reported, Wrong
 from graylift.spec.shapes import OTLP, PROMETHEUS
-from graylift.spec.values import any_margin, between, decimal, duration, matching, text
+from graylift.spec.values import between, decimal, duration, matching, text
 
 _metric_name = matching(
     "the name of a Prometheus metric",
@@ -41,42 +37,15 @@ def is_counted_elsewhere(fields: Fields) -> bool:
     return fields.has("prometheus") or fields.has("otlp")
 
 
-def read_share(fields: Fields, name: Read[str], taken: Collection[str]) -> Check:
-    """The check of a metric that names a source. `name` has been read; those of `taken` mean what gateways record."""
+def read_origin(fields: Fields, name: Read[str], taken: Collection[str]) -> MetricOrigin:
+    """The source that a metric names. `name` has been read; those of `taken` mean what gateways record."""
     if name.found and name.value in taken:
         what = f"`{name.value}` is what the gateway itself records, and this metric is counted elsewhere"
         fields.problems.add(name.place, what, "give it a name of your own: slow-queue")
     if fields.has("prometheus"):
         fields.refuse("otlp", "a metric has one source, and this one names two", "make two metrics of them")
-        origin = fields.nested("prometheus", PROMETHEUS, _read_prometheus)
-    else:
-        origin = fields.nested("otlp", OTLP, _read_otlp)
-    fields.refuse("quantile", "what is counted elsewhere is judged as a share", "delete it; name a bound as `above`")
-    rollback = fields.read("rollbackIfWorse", share_margin)
-    promote = fields.read("promoteIfWithin", share_margin)
-    _demand_room(fields, rollback, promote)
-    return Check(Metric.SHARE, None, rollback.value, promote.value, share=name.value, origin=origin.value)
-
-
-def share_margin(node: Node) -> Margin:
-    """Points, or a ratio of shares."""
-    margin = any_margin(node)
-    if margin.kind is MarginKind.SCORE:
-        raise Wrong(node.place, f"the margin {margin} does not fit a share of events", "write 0.5pp or 1.5x")
-    return margin
-
-
-def _demand_room(fields: Fields, rollback: Read[Margin], promote: Read[Margin]) -> None:
-    if not (rollback.found and promote.found):
-        return
-    tighter, looser = promote.value, rollback.value
-    if tighter.kind is not looser.kind:
-        what = f"promoteIfWithin ({tighter}) and rollbackIfWorse ({looser}) are of different kinds"
-        fields.problems.add(promote.place, what, "write both in pp, or both as a ratio")
-    elif tighter.value < looser.value:
-        what = f"promoteIfWithin ({tighter}) is tighter than rollbackIfWorse ({looser})"
-        cure = "make it at least as wide; the further the two lie apart, the sooner it is decided"
-        fields.problems.add(promote.place, what, cure)
+        return fields.nested("prometheus", PROMETHEUS, _read_prometheus).value
+    return fields.nested("otlp", OTLP, _read_otlp).value
 
 
 def _read_prometheus(fields: Fields) -> MetricOrigin:

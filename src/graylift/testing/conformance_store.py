@@ -315,6 +315,14 @@ class StoreConformance:
         kept = store.history("file-type-1").reports
         assert [[window.service for window in report.windows] for report in kept] == [["file-type"], [], []]
 
+    def test_history_leaves_out_what_was_counted_elsewhere_for_other_services(self, store: ReleaseStore) -> None:
+        own, other = (
+            replace(a_report(5, (name,), gateway=f"queue of {name}"), service=name) for name in ("file-type", "another")
+        )
+        reports = (own, replace(other, gap="a counter began anew"))
+        store.commit(a_lease(store), Change((a_tracked(release=a_release()),), reports=reports))
+        assert store.history("file-type-1").reports == (own,)
+
     def test_history_is_the_life_span_of_the_release_however_late_its_reports_come(self, store: ReleaseStore) -> None:
         lease = a_lease(store)
         release = replace(a_release(), created_s=NOW + 2.5, finished_s=NOW + 4.5)

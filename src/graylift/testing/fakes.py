@@ -229,7 +229,7 @@ class FakeMetrics:
             for arm in wanted.arms
             if arm.role.value in events
         )
-        report = IntervalReport(wanted.source, sequence, start_s, 1.0, None, windows, gap)
+        report = IntervalReport(wanted.source, sequence, start_s, 1.0, None, windows, gap, service=wanted.service)
         self._reports.setdefault(wanted.source, []).append(report)
 
     async def read(self, wanted: Sequence[WantedMetric], after: Sequence[tuple[str, int]]) -> Sequence[IntervalReport]:

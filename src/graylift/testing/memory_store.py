@@ -98,6 +98,7 @@ class MemoryStore:
             for report in state.reports
             if report.start_s + report.length_s > release.created_s
             and (release.finished_s is None or report.start_s < release.finished_s)
+            and report.service in (None, release.service)
         ]
         return History(
             release=release,
