@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from graylift.domain.engine import Precision, Profile, Runtime
+from graylift.domain.engine import Packing, Precision, Profile, Runtime
 from graylift.domain.weights import TOTAL, Role, Weights
 
 
@@ -81,6 +81,25 @@ class OnnxModel:
 
 
 @dataclass(frozen=True, slots=True)
+class GgufModel:
+    """A language model that Graylift packs into an engine and serves itself.
+
+    gguf, packing, chat_template: see `GgufSpec`
+    threads: of one step, which all streams share
+    context_length: tokens of prompt and answer together at most; None: what the model was made for
+    max_streams:    answers that are written at once; the next ones wait
+    """
+
+    gguf: str
+    runtime: Runtime = Runtime.OPENVINO_GENAI
+    threads: int = 1
+    packing: Packing = Packing.F16
+    chat_template: str | None = None
+    context_length: int | None = None
+    max_streams: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointModel:
     """A server that already runs, somewhere. `url` is http://host:port, without a path."""
 
@@ -92,7 +111,7 @@ class RevisionSpec:
     """One side of a release as written: its name, its model, and how long its server may take to get ready."""
 
     name: str
-    model: OnnxModel | EndpointModel
+    model: OnnxModel | GgufModel | EndpointModel
     ready_within_s: float = 60.0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Inspection, Precision, Runtime
+from graylift.domain.engine import EngineSpec, GgufSpec, Inspection, Packing, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
 from graylift.engine.load import why_foreign
 from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
@@ -75,6 +75,10 @@ def _build(arguments: argparse.Namespace, answers: int) -> bytes:
 
 def _check(arguments: argparse.Namespace, _: int) -> bytes:
     spec = _spec_from(arguments)
+    if isinstance(spec, GgufSpec):
+        from graylift.engine.language_build import check_language_engine
+
+        return orjson.dumps(check_language_engine(spec))
     return orjson.dumps(vendor_of(spec.runtime).check(spec))
 
 
@@ -100,8 +104,12 @@ def _described(inspection: Inspection) -> bytes:
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
-    """All that an EngineSpec holds."""
-    command.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
+    """All that an EngineSpec or a GgufSpec holds."""
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--onnx", type=Path, metavar="PATH", help="source model")
+    source.add_argument("--gguf", type=Path, metavar="PATH", help="source model, if it is a language model")
+    command.add_argument("--packing", type=Packing, default=Packing.F16, help="how a language model's weights stand")
+    command.add_argument("--chat-template", type=Path, metavar="PATH", help="in place of the language model's own")
     command.add_argument("--runtime", type=Runtime, default=Runtime.ONNXRUNTIME, help="what executes it")
     command.add_argument("--threads", type=int, default=1, metavar="N", help="threads for one inference (default 1)")
     command.add_argument("--precision", type=Precision, default=Precision.FP32, help="numbers it computes with")
@@ -112,7 +120,15 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         help="a setting of the runtime, as in workspace=4GiB; may be repeated")  # fmt: skip
 
 
-def _spec_from(arguments: argparse.Namespace) -> EngineSpec:
+def _spec_from(arguments: argparse.Namespace) -> EngineSpec | GgufSpec:
+    if arguments.gguf is not None:
+        template = arguments.chat_template
+        return GgufSpec(
+            gguf=str(arguments.gguf.resolve()),
+            runtime=arguments.runtime,
+            packing=arguments.packing,
+            chat_template=None if template is None else str(template.resolve()),
+        )
     return EngineSpec(
         onnx=str(arguments.onnx.resolve()),
         runtime=arguments.runtime,

@@ -91,6 +91,8 @@ def vendor_of(runtime: Runtime) -> Vendor:
             except ImportError as exc:
                 raise _missing(exc, runtime, "graylift[tensorrt-rtx]") from exc
             return tensorrt_rtx_runtime.VENDOR
+        case Runtime.OPENVINO_GENAI:
+            raise EngineError(f"{runtime.value} runs language models, from GGUF files; write `gguf` in place of `onnx`")
         case _:
             assert_never(runtime)
 
@@ -104,6 +106,8 @@ def engine_file(runtime: Runtime) -> str:
             return "engine.ir.zip"
         case Runtime.TENSORRT | Runtime.TENSORRT_RTX:
             return "engine.plan"
+        case Runtime.OPENVINO_GENAI:
+            return "engine.gguf"
         case _:
             assert_never(runtime)
 

@@ -1,4 +1,4 @@
-"""The `model` of one side of a release file -> `OnnxModel` or `EndpointModel`. Called by `release`."""
+"""The `model` of one side of a release file -> `OnnxModel`, `GgufModel` or `EndpointModel`. Called by `release`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from graylift.domain.engine import Precision, Profile, ProfileShape, Runtime
-from graylift.domain.spec import EndpointModel, OnnxModel, Serving, TensorName
+from graylift.domain.engine import Packing, Precision, Profile, ProfileShape, Runtime
+from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong
 from graylift.spec.profiles import checked
-from graylift.spec.shapes import PROFILE
+from graylift.spec.shapes import MODEL, PROFILE
 from graylift.spec.values import between, choice, duration, each_of, integer, matching, text
 
 MissingFile = Callable[[Path], str | None]
@@ -23,41 +23,39 @@ _url = matching(
     r"http://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}",
     "write http://host:port, with a name or an IPv4 address, and no path: http://10.0.0.7:8000",
 )
-_runtimes = {runtime.value: runtime for runtime in Runtime}
 _runtime = choice(
-    _runtimes,
+    {runtime.value: runtime for runtime in Runtime if not runtime.runs_language_models},
     {
-        name: "write onnxruntime, or start a server with that runtime yourself and name it by `endpoint`"
-        for name in ("openvino", "tensorrt", "tensorrt-rtx")
-        if name not in _runtimes
+        runtime.value: "it runs language models; name one by `gguf` in place of `onnx`"
+        for runtime in Runtime
+        if runtime.runs_language_models
+    },
+)
+_language_runtime = choice(
+    {runtime.value: runtime for runtime in Runtime if runtime.runs_language_models},
+    {
+        runtime.value: "it runs no GGUF files; write openvino-genai"
+        for runtime in Runtime
+        if not runtime.runs_language_models
     },
 )
 _precision = choice({precision.value: precision for precision in Precision})
+_packing = choice({packing.value: packing for packing in Packing})
 _max_delay = between(0, 1, "write a duration from 0s to 1s", duration)
 _sizes = each_of("sizes, one for each dimension: [1, 8]", integer(1, 999_999_999))
 _PROFILE_EXAMPLE = "{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}"
 
 
-def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxModel | EndpointModel:
+def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxModel | GgufModel | EndpointModel:
     if fields.has("endpoint"):
-        for name in (
-            "onnx",
-            "runtime",
-            "threads",
-            "precision",
-            "profiles",
-            "calibration",
-            "inputs",
-            "outputs",
-            "contexts",
-            "maxBatchSize",
-            "maxQueueDelay",
-        ):
-            fields.refuse(
-                name, f"`{name}` has no place beside `endpoint`, a server that runs already", "delete one of them"
-            )
+        why = "a server that runs already"
+        _refuse_all_but(fields, ("endpoint",), "endpoint", why)
         return EndpointModel(fields.read("endpoint", _url).value)
     file = partial(file_path, base=base, missing_file=missing_file)
+    if fields.has("gguf"):
+        return _read_gguf(fields, file)
+    for name in _OF_LANGUAGE_MODELS[1:]:
+        fields.refuse(name, f"`{name}` has no place beside `onnx`: it is about language models", "delete it")
     onnx = fields.read("onnx", file)
     runtime = fields.read_or(Runtime.ONNXRUNTIME, "runtime", _runtime)
     threads = fields.read_or(defaults.THREADS, "threads", integer(1, 256))
@@ -88,6 +86,30 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         outputs.value,
         Serving(contexts.value, max_batch.value, max_delay.value),
     )
+
+
+def _read_gguf(fields: Fields, file: Callable[[Node], str]) -> GgufModel:
+    _refuse_all_but(fields, (*_OF_LANGUAGE_MODELS, "runtime", "threads", "precision"), "gguf", "a language model")
+    default = GgufModel("")
+    gguf = fields.read("gguf", file)
+    runtime = fields.read_or(default.runtime, "runtime", _language_runtime)
+    threads = fields.read_or(default.threads, "threads", integer(1, 256))
+    packing = fields.read_or(default.packing, "precision", _packing)
+    template = fields.read_or(default.chat_template, "chatTemplate", file)
+    context = fields.read_or(default.context_length, "contextLength", integer(16, 10_000_000))
+    streams = fields.read_or(default.max_streams, "maxStreams", integer(1, 1024))
+    return GgufModel(
+        gguf.value, runtime.value, threads.value, packing.value, template.value, context.value, streams.value
+    )
+
+
+_OF_LANGUAGE_MODELS = ("gguf", "chatTemplate", "contextLength", "maxStreams")
+
+
+def _refuse_all_but(fields: Fields, own: Sequence[str], beside: str, why: str) -> None:
+    for name in MODEL.fields:
+        if name not in own:
+            fields.refuse(name, f"`{name}` has no place beside `{beside}`, {why}", "delete one of them")
 
 
 def file_path(node: Node, base: Path, missing_file: MissingFile) -> str:

@@ -48,10 +48,11 @@ MODEL = Shape(
     "spec.stable.model, spec.candidate.model",
     {
         "onnx": "the path of the model, from the folder of this file",
+        "gguf": "the path of a language model, from the folder of this file",
         "endpoint": "http://host:port of a server that runs already",
         "runtime": f"what executes the model: {', '.join(runtime.value for runtime in Runtime)}",
         "threads": "threads for one inference",
-        "precision": "the numbers it computes with, as in fp32",
+        "precision": "the numbers it computes with, as in fp32, or how a language model is packed, as in q8_0",
         "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
         "calibration": "the path of an .npz with real inputs, for int8 alone",
         "contexts": "inferences at once, each with its threads",
@@ -59,6 +60,9 @@ MODEL = Shape(
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
         "inputs": "{served name: the model's own name}, where they differ",
         "outputs": "{served name: the model's own name}, where they differ",
+        "chatTemplate": "the path of a Jinja template in place of the language model's own",
+        "contextLength": "tokens of prompt and answer together, as in 4096",
+        "maxStreams": "answers that are written at once, as in 8",
     },
 )
 
