@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
+from graylift.envoy.llm import llm_filter
 from graylift.envoy.names import CANNOT_COMPUTE, ROUTES, TYPE, Json
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -81,6 +82,7 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                     "max_request_bytes": MAX_BODY_BYTES,
                 },
             ),
+            llm_filter(),
             _typed(
                 "router",
                 {
