@@ -60,10 +60,13 @@ class NotComputable(EngineError):
 
 
 class ProtocolError(GrayliftError):
-    """A message breaks its protocol. `status` is the HTTP status to answer with (4xx)."""
+    """A message breaks its protocol. `status` is the HTTP status to answer with (4xx); `param` the field at fault and
+    `code` the word that programs go by, where a protocol has them."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, *, param: str | None = None, code: str | None = None) -> None:
         self.status = status
+        self.param = param
+        self.code = code
         super().__init__(message)
 
 

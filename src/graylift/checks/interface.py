@@ -19,7 +19,7 @@ from graylift.checks.build import Built
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, TensorSpec
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import OnnxModel, ReleaseSpec, ServingProtocol, TensorName
+from graylift.domain.spec import GgufModel, OnnxModel, ReleaseSpec, ServingProtocol, TensorName
 
 CHECK = "interface"
 
@@ -78,6 +78,8 @@ async def _served(service: str, side: Built) -> Interface:
                 inputs=_renamed(side.spec.name, "input", own.inputs, inputs),
                 outputs=_renamed(side.spec.name, "output", own.outputs, outputs),
             )
+        case GgufModel():
+            raise _Unknown(f"{side.spec.name} is a language model, which has no tensors to serve")
         case endpoint:
             return await _asked(endpoint.url, service, side.spec.name)
 

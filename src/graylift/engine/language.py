@@ -9,12 +9,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from graylift.domain.engine import Manifest, Runtime
 from graylift.errors import EngineError
+from graylift.protocols.language import Message, Piece, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +24,6 @@ class LanguageSettings:
     threads: int
     context_length: int
     max_streams: int
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen, and when to end.
-
-    max_tokens:  written at most
-    temperature: 0 takes the likeliest token always
-    top_p:       the likeliest tokens that have this probability together are drawn from
-    seed:        equal seeds draw equally; None draws anew
-    stop:        texts that end the answer, and are no part of it
-    presence_penalty, frequency_penalty: taken from the logit of a token that was written, once and for each time
-    """
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-
-
-class Finish(Enum):
-    """Why an answer ended: the model or a stop text ended it, or there was no more room."""
-
-    STOP = "stop"
-    LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer. tokens: written since the piece before it, those of withheld text included;
-    finish: None unless it is the last one"""
-
-    text: str
-    tokens: int
-    finish: Finish | None = None
 
 
 Tell = Callable[[Piece | EngineError], None]
@@ -100,6 +54,11 @@ class LanguageRunner(Protocol):
     @property
     def failure(self) -> str | None:
         """Why it cannot be used any more; None while it can."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens are from 0 up to below this."""
         ...
 
     @property

@@ -34,9 +34,10 @@ import openvino_genai as genai  # noqa: E402
 
 from graylift.domain.engine import Manifest  # noqa: E402
 from graylift.engine.answer_text import AnswerText  # noqa: E402
-from graylift.engine.language import Finish, LanguageSettings, Message, Piece, Sampling, Tell  # noqa: E402
+from graylift.engine.language import LanguageSettings, Tell  # noqa: E402
 from graylift.engine.runner import check_version, why_other_version  # noqa: E402
 from graylift.errors import EngineError, InputError  # noqa: E402
+from graylift.protocols.language import Finish, Message, Piece, Sampling  # noqa: E402
 
 _PACKAGE = "openvino-genai"
 _VERSION = str(genai.__version__).split("-", maxsplit=1)[0]
@@ -110,7 +111,9 @@ class OpenVinoGenAiRunner:
         self._pipeline = pipeline
         self._tokenizer = pipeline.get_tokenizer()
         self._end_of_text = self._tokenizer.get_eos_token_id()
-        self._longest = max(map(len, self._tokenizer.get_vocab()), default=1) or 1
+        vocabulary = self._tokenizer.get_vocab()
+        self._vocabulary = len(vocabulary)
+        self._longest = max(map(len, vocabulary), default=1) or 1
         self._max_streams = max_streams
         self._changed = threading.Condition()
         self._waiting: deque[_Answer | _Scoring] = deque()
@@ -134,6 +137,10 @@ class OpenVinoGenAiRunner:
         return self._failure
 
     @property
+    def vocabulary(self) -> int:
+        return self._vocabulary
+
+    @property
     def longest_token_bytes(self) -> int:
         return self._longest
 
@@ -152,6 +159,7 @@ class OpenVinoGenAiRunner:
         return [int(token) for token in encoded.input_ids.data[0]]
 
     def answer(self, prompt: Sequence[int], sampling: Sampling, tell: Tell) -> _Answer:
+        assert sampling.max_tokens is not None, "the caller knows the room that the context has"
         answer = _Answer(_tensor(prompt), self._config(sampling), tell, AnswerText(self._decode, sampling.stop))
         self._enqueue(answer)
         return answer

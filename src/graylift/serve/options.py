@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graylift.domain.spec import TensorName
+from graylift.engine.language import LanguageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Options:
     max_batch: rows of one inference, at most; 1 runs each request alone
     max_queue_delay_s: how long a request may wait for company while a context is free
     max_queue: requests that may wait for their turn; the next one is refused
+    language:  how a language engine is run, which is served over OpenAI's API; None for an engine of tensors
     end_with_stdin: end when stdin is closed, as after SIGTERM: whoever started this server then cannot leave it behind,
                     however it ends itself
     """
@@ -40,6 +42,7 @@ class Options:
     max_body_bytes: int
     drain_timeout_s: float
     end_with_stdin: bool
+    language: LanguageSettings | None = None
 
     @property
     def version(self) -> str:
@@ -78,7 +81,16 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
     add("--drain-timeout", type=_seconds, default=20.0, metavar="S",
         help="seconds that running requests may take after SIGTERM (default %(default)s)")  # fmt: skip
     add("--end-with-stdin", action="store_true", help="end when stdin is closed, as after SIGTERM")
+    add("--context-length", type=_at_least_1, metavar="TOKENS",
+        help="serve a language engine over OpenAI's API: tokens of prompt and answer together, at most")  # fmt: skip
+    add("--max-streams", type=_at_least_1, default=8, metavar="N",
+        help="answers of a language engine that are written at once (default %(default)s)")  # fmt: skip
+    add("--threads", type=_at_least_1, default=1, metavar="N",
+        help="threads of a language engine (default %(default)s)")  # fmt: skip
     given = parser.parse_args(arguments)
+    language = None
+    if given.context_length is not None:
+        language = LanguageSettings(given.threads, given.context_length, given.max_streams)
     return Options(
         artefacts=given.artefacts,
         artefact=given.artefact,
@@ -95,6 +107,7 @@ def options_from_arguments(arguments: Sequence[str] | None = None) -> Options:
         max_body_bytes=given.max_body,
         drain_timeout_s=given.drain_timeout,
         end_with_stdin=given.end_with_stdin,
+        language=language,
     )
 
 
