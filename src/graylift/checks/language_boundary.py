@@ -76,10 +76,10 @@ async def check_language_boundary(candidate: RunningServer, model: str) -> Check
     return CheckResult(CHECK, CheckOutcome.PASS, sentence, tuple(lines))
 
 
-def _chat(model: str, **changes: object) -> dict[str, Any]:
-    """A right request, with changes; a change to None takes the field out."""
+def _chat(name: str, **changes: object) -> dict[str, Any]:
+    """A right request to the model of that name, with changes; a change to None takes the field out."""
     document: dict[str, Any] = {
-        "model": model,
+        "model": name,
         "messages": [{"role": "user", "content": QUESTIONS[0]}],
         "max_tokens": _TOKENS,
         "temperature": 0,

@@ -35,10 +35,10 @@ from graylift.errors import EngineError
 
 _LIMIT = {
     Packing.F16: 1.002,
-    Packing.Q8_0: 1.03,
-    Packing.Q4_1: 1.08,
-    Packing.Q4_0: 1.08,
-    Packing.AS_STORED: 1.08,
+    Packing.Q8_0: 1.02,
+    Packing.Q4_1: 1.05,
+    Packing.Q4_0: 1.05,
+    Packing.AS_STORED: 1.05,
 }
 """Perplexity ratio at most. Sound packings of larger models lie well below; these are for small ones, which suffer
 more."""
