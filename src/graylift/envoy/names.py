@@ -24,6 +24,9 @@ another may, so a candidate's is asked again of stable. Envoy itself never answe
 
 UNCHECKED = "unchecked/"
 
+AGENT = "gateway/agent"
+"""The cluster by which Envoy reaches the agent beside it: no server of a revision."""
+
 
 def arm(role: Role, revision_id: str) -> str:
     """The cluster to which requests assigned to a revision in this role are sent; the log names it."""

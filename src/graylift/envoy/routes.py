@@ -14,8 +14,10 @@ from graylift.domain.routing import RoutingTable, ServiceRoutes
 from graylift.domain.spec import LabelRule, ServingProtocol
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
+from graylift.envoy.limits import asked, hidden_headers
 from graylift.envoy.llm import KEY_HEADER, attached
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
+from graylift.envoy.sticky import Way, in_body, ways
 
 LONGEST_ANSWER_S = 3600.0
 """Of a stream of tokens: one that never ends is a failure too."""
@@ -81,18 +83,12 @@ def _service_routes(service: ServiceRoutes, path: _Path) -> Iterator[Json]:
     # The candidate comes first in a list of fixed sum: its users are those with a hash below its weight.
     arms = ((Role.CANDIDATE, service.weights.candidate), (Role.STABLE, service.weights.stable))
     split: Json = {"clusters": [_arm(service, role, weight) for role, weight in arms if weight > 0]}
-    if service.sticky_header is None:
+    if service.sticky is None:
         yield _route(service, path, {"weighted_clusters": split})
         return
-    salted = {"pattern": {"regex": "^(.*)$"}, "substitution": f"{service.salt}:\\1"}
-    yield _route(
-        service,
-        path,
-        {
-            "hash_policy": [{"header": {"header_name": service.sticky_header, "regex_rewrite": salted}}],
-            "weighted_clusters": {**split, "use_hash_policy": True},
-        },
-    )
+    for way in ways(service.sticky, service.salt):
+        hashed = {"hash_policy": [way.policy], "weighted_clusters": {**split, "use_hash_policy": True}}
+        yield _route(service, path, hashed, way=way)
 
 
 def _arm(service: ServiceRoutes, role: Role, weight: int) -> Json:
@@ -117,11 +113,13 @@ def _attempt_limit(service: ServiceRoutes) -> Json:
             limit_ms = max(1, round(attempt_limit_s(service) * 1000))
             return {"request_headers_to_add": [set_header("x-envoy-upstream-stream-duration-ms", str(limit_ms))]}
         case ServingProtocol.OPENAI:
-            # No limit: an answer goes on for as long as tokens come. For silence, the arm's cluster has one.
+            # An answer goes on for as long as tokens come; silence has its limit in the route, for both arms.
             return {}
 
 
-def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | None = None) -> Json:
+def _route(
+    service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | None = None, way: Way | None = None
+) -> Json:
     match: Json = {"path_separated_prefix": path.prefix}
     # All that the log line of a request needs to be understood without the table.
     metadata: Json = {
@@ -132,21 +130,26 @@ def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | 
     if rule is not None:
         match["headers"] = [{"name": rule.header, "string_match": {"exact": rule.value}}]
         metadata["label"] = f"{rule.header}={rule.value}"
+    if way is not None and way.only is not None:
+        match["headers"] = [way.only]
+    answers: Json = {"response_headers_to_add": list(way.answers)} if way is not None and way.answers else {}
     sent: Json = {} if path.sent is None else {"prefix_rewrite": path.sent}
     return {
         "match": match,
         "metadata": {"filter_metadata": {"graylift": metadata}},
         "route": {**target, **sent, **_time(service)},
+        **answers,
         **_filters(service),
+        **hidden_headers(service),
     }
 
 
 def _filters(service: ServiceRoutes) -> Json:
     match service.protocol:
         case ServingProtocol.OPEN_INFERENCE:
-            return {}
+            return {"typed_per_filter_config": asked(service)}
         case ServingProtocol.OPENAI:
-            return {"typed_per_filter_config": attached()}
+            return {"typed_per_filter_config": {**attached(in_body(service.sticky)), **asked(service)}}
 
 
 def _time(service: ServiceRoutes) -> Json:
@@ -157,7 +160,12 @@ def _time(service: ServiceRoutes) -> Json:
             return {"timeout": seconds(service.timeout_s), "idle_timeout": seconds(service.timeout_s + 5)}
         case ServingProtocol.OPENAI:
             # Two servers may be silent for their whole time, one after the other.
-            return {"timeout": seconds(LONGEST_ANSWER_S), "idle_timeout": seconds(2 * service.timeout_s + 5)}
+            return {
+                "timeout": seconds(LONGEST_ANSWER_S),
+                "idle_timeout": seconds(2 * service.timeout_s + 5),
+                # Of this policy alone: whether and of whom it is asked again, the arm's cluster says.
+                "retry_policy": {"per_try_idle_timeout": seconds(attempt_limit_s(service))},
+            }
 
 
 def _own_answers(table: RoutingTable) -> Iterator[Json]:

@@ -62,5 +62,10 @@ class GatewayConfig:
         return self.state_dir / "agent.db"
 
     @property
+    def socket(self) -> Path:
+        """Where the agent answers Envoy's questions."""
+        return self.state_dir / "agent.sock"
+
+    @property
     def lock(self) -> Path:
         return self.state_dir / "agent.lock"
