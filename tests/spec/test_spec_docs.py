@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -51,6 +52,15 @@ def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Cal
     spec = read(full)
     assert spec.judge == read(EXAMPLES[0]).judge
     assert spec.judge.checks == defaults.CHECKS
+
+
+def test_the_reference_writes_out_what_is_judged_of_streams(read: Callable[[str], ReleaseSpec]) -> None:
+    (metrics,) = re.findall(r"```\n(metrics:\n.*?)```", SECTIONS["spec.judge.metrics[]"], re.DOTALL)
+    openai = re.sub(r"\{onnx: [^}]*\}", "{endpoint: http://10.0.0.7:8000}", EXAMPLES[0]).replace(
+        "protocol: open-inference", "protocol: openai"
+    )
+    assert read(openai).judge.checks == defaults.STREAM_CHECKS
+    assert read(f"{openai}  judge:\n{indent(metrics, ' ' * 4)}").judge == read(openai).judge
 
 
 def test_the_reference_says_the_defaults_of_the_checks(read: Callable[[str], ReleaseSpec]) -> None:

@@ -201,8 +201,8 @@ JUDGE = Shape(
 METRIC = Shape(
     "spec.judge.metrics[]",
     {
-        "name": "errors or latency",
-        "quantile": "which quantile of the latency, as in 0.99",
+        "name": "errors, latency, ttft, tpot, or the name of a score",
+        "quantile": "which quantile of the time, as in 0.99",
         "rollbackIfWorse": "how much worse than stable is too much. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
         "promoteIfWithin": "how close to stable is good enough. Both margins are needed: "
