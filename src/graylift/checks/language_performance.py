@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from graylift.bench.load import PreparedRequest
-from graylift.checks.conversations import ANSWER_WITHIN_S, Written, written
+from graylift.bench.streams import Written
+from graylift.checks.conversations import ANSWER_WITHIN_S, written
 from graylift.checks.performance import CHECK, CONFIDENCE, LOOKS
 from graylift.checks.ratios import (
     FEWEST_PAIRS,
