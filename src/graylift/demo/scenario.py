@@ -379,7 +379,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         prepare=_prepare_llm,
         requests=chats.requests,
         ready_path="/v1/models",
-        # What reads worse is found before any user sees it; what writes slowly is not measured there, and users find it.
+        # What reads worse is found before any user sees it; what writes slowly is not measured there, but by users.
         ends={**_ENDS, Variant.BAD: Phase.REJECTED, Variant.SLOW: Phase.ROLLED_BACK},
         shown=(Variant.GOOD, Variant.BAD, Variant.SLOW),
     ),
