@@ -29,9 +29,13 @@ class AnswerText:
 
     def add(self, tokens: Sequence[int]) -> str:
         """What may be shown now."""
+        return "".join(map(self._with, tokens))
+
+    def _with(self, token: int) -> str:
+        """One by one: how long a character may be waited for depends on where it began."""
         if self.stopped:
             return ""
-        self._tokens.extend(tokens)
+        self._tokens.append(token)
         before = self._decode(self._tokens[self._context : self._told])
         now = self._decode(self._tokens[self._context :])
         if now.endswith(_BROKEN) and len(self._tokens) - self._told < _LONGEST_CHARACTER:
