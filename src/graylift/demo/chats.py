@@ -131,14 +131,14 @@ _UNMEASURED = _UNSERVED.replace(
 
 _JUDGED = """\
   stages:
-    # Some 25 answers of the candidate in each stage: enough to see a catastrophe, which is all that it has to rule out.
+    # A dozen answers of the candidate or two in each stage: enough to see a catastrophe, which is all that it has to rule out.
     - weight: 40
       observe: 15s
-      minRequests: 8
+      minRequests: 6
       promoteIfWithin: {errors: 30pp, ttft p50: 5x, tpot p50: 3x}
     - weight: 60
       observe: 15s
-      minRequests: 12
+      minRequests: 10
       promoteIfWithin: {errors: 20pp, ttft p50: 5x, tpot p50: 3x}
     # All traffic is on the candidate; the old version stays warm, ready to take it back, until the watch ends.
     - {weight: 100, watch: 10s}
