@@ -131,7 +131,7 @@ _UNMEASURED = _UNSERVED.replace(
 
 _JUDGED = """\
   stages:
-    # A dozen answers of the candidate or two in each stage: enough to see a catastrophe, which is all that it has to rule out.
+    # A dozen answers of the candidate or two in each stage: enough to rule out a catastrophe, which is what it asks.
     - weight: 40
       observe: 15s
       minRequests: 6

@@ -233,12 +233,9 @@ class OpenVinoGenAiRunner:
         self._give_up((), "the engine is being closed")
 
     def _admitted(self) -> list[_Answer | _Scoring]:
-        admitted: list[_Answer | _Scoring] = []
-        while self._waiting and len(self._running) + len(admitted) < self._max_streams:
-            work = self._waiting.popleft()
-            if not work.cancelled:
-                admitted.append(work)
-        return admitted
+        self._waiting = deque(work for work in self._waiting if not work.cancelled)
+        free = self._max_streams - sum(not work.cancelled for work in self._running)
+        return [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
 
     def _drop_cancelled(self) -> None:
         for work in self._running:

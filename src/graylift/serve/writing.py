@@ -42,6 +42,9 @@ _WARM_TOKENS = 16
 _WARM = "Warming up: the first run allocates, pages in and chooses kernels."
 
 
+Load = Callable[[ArtefactStore, str, LanguageSettings], LanguageRunner]
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A request whose prompt is known to fit, and when its body was whole."""
@@ -53,12 +56,13 @@ class _Asked:
 
 
 class LanguageFront:
-    """A `Front`. settings: how the engine is run"""
+    """A `Front`. settings: how the engine is run; load: what makes a runner of an artefact"""
 
-    def __init__(self, options: Options, settings: LanguageSettings) -> None:
+    def __init__(self, options: Options, settings: LanguageSettings, load: Load = load_language_engine) -> None:
         self.stage = Stage.STARTING
         self._options = options
         self._settings = settings
+        self._load = load
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._metrics = LanguageMetrics(options.service, options.version)
         self._runner: LanguageRunner | None = None
@@ -77,9 +81,7 @@ class LanguageFront:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         store = ArtefactStore(self._options.artefacts)
-        runner = await loop.run_in_executor(
-            self._pool, load_language_engine, store, self._options.artefact, self._settings
-        )
+        runner = await loop.run_in_executor(self._pool, self._load, store, self._options.artefact, self._settings)
         self._runner = runner
         log.info(
             "loaded: %s, context of %d tokens, %d streams, in %.2f s",
