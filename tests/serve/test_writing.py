@@ -124,7 +124,7 @@ async def test_an_engine_that_fails_in_a_stream_says_so_inside_and_does_not_end_
 async def test_a_queue_that_is_full_sends_the_next_one_away_for_a_while() -> None:
     runner = Script(*WORDS)
     front = await front_of(runner)
-    runner.waiting = 3
+    runner.running, runner.waiting = 2, 3
     status, headers, body = await ask(front, HI)
     assert (status, headers[b"retry-after"]) == (503, b"1")
     assert orjson.loads(body)["error"]["type"] == "service_unavailable"

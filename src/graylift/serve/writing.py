@@ -182,7 +182,7 @@ class LanguageFront:
             self._metrics.failed("OTHER")
             await self._error(send, exc)
             return
-        if runner.waiting >= self._options.max_queue:
+        if runner.running + runner.waiting >= self._settings.max_streams + self._options.max_queue:
             self._metrics.failed("REJECTED")
             waiting = f"the model is busy and {runner.waiting} requests wait already, as many as may (--max-queue)"
             await self._error(send, ProtocolError(f"{waiting}; try again later", 503), _RETRY_AFTER)
