@@ -5,7 +5,7 @@ BIN := .venv/bin
 # uv finds and caches packages like pip, several times faster. Hashes are checked in every install below.
 UV := $(BIN)/uv --no-config --quiet
 
-.PHONY: demo demo-llm test test-gpu install install-dev lint format docs bench protos requirements clean
+.PHONY: demo demo-llm test test-gpu system-packages install install-dev lint format docs bench protos requirements clean
 
 demo: install
 	@$(BIN)/graylift demo
@@ -14,12 +14,23 @@ demo: install
 demo-llm: install-dev
 	@$(BIN)/graylift demo llm
 
-test: install-dev
+test: install-dev system-packages
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 # On a machine with an NVIDIA GPU: what `make test` skips elsewhere.
 test-gpu: install-dev
 	$(BIN)/pytest -m gpu -n 0 tests/engine
+
+# Real programs that tests drive. Without root or apt nothing is installed, and tests that miss theirs skip and say so.
+system-packages:
+	@for program in chromium prometheus; do \
+	  command -v $$program >/dev/null && continue; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $$program for the tests"; \
+	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $$program; } \
+	      >/dev/null 2>&1 || echo "could not install $$program: tests that need it are skipped"; \
+	  else echo "$$program is not installed: tests that need it are skipped"; fi; \
+	done
 
 install: .venv/.installed
 
@@ -67,11 +78,14 @@ bench: install-dev
 protos: install-dev
 	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/graylift/protos/*.proto
 
+# Everything optional but PyTorch, which would bring gigabytes for a GPU that tests do not have.
+EXTRAS := $(foreach extra,openvino tensorrt-rtx onnxruntime-openvino llm xllamacpp grpc valkey otel gpu parquet,--extra $(extra))
+
 # Pins everything anew, with hashes and without the name of any index.
 requirements: .venv/.uv
 	$(UV) pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/tools.in -o requirements/tools.txt
 	$(UV) pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
-	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt pyproject.toml $(EXTRAS) --group dev -o requirements/dev.txt
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --group docs -o requirements/docs.txt
 
 clean:

@@ -103,6 +103,7 @@ async def envoy(folder: Path, upstream: int, *, filtered: bool) -> AsyncIterator
         listen_port=0,
         xds_dir=str(folder / "xds"),
         access_log=str(folder / "access.log"),
+        agent_socket=str(folder / "agent.sock"),
     )
     address = folder / "admin"
     process = await asyncio.create_subprocess_exec(

@@ -338,10 +338,10 @@ def _own_options(engine: ServedEngine | ServedLanguageModel) -> Iterable[str]:
             yield from _renamings("--input", engine.inputs)
             yield from _renamings("--output", engine.outputs)
             yield from ("--contexts", str(serving.contexts), "--max-batch", str(serving.max_batch))
-            yield from ("--max-queue-delay", f"{serving.max_queue_delay_s:g}")
+            yield from ("--max-queue-delay", f"{serving.max_queue_delay_s:g}", "--max-queue", str(serving.max_queue))
         case ServedLanguageModel():
             yield from ("--context-length", str(engine.context_length), "--max-streams", str(engine.max_streams))
-            yield from ("--threads", str(engine.threads))
+            yield from ("--threads", str(engine.threads), "--max-queue", str(engine.max_queue))
 
 
 def _renamings(flag: str, names: Iterable[TensorName]) -> Iterable[str]:

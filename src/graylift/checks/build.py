@@ -67,7 +67,15 @@ def engine_spec_of(model: OnnxModel | GgufModel) -> EngineSpec | GgufSpec:
     """What the release file asks to be built."""
     if isinstance(model, GgufModel):
         return GgufSpec(model.gguf, model.runtime, model.packing, model.chat_template)
-    return EngineSpec(model.onnx, model.runtime, model.threads, model.precision, model.profiles, model.calibration)
+    return EngineSpec(
+        model.onnx,
+        model.runtime,
+        model.threads,
+        model.precision,
+        model.profiles,
+        model.calibration,
+        model.settings,
+    )
 
 
 def source_of(model: OnnxModel | GgufModel) -> str:
@@ -79,13 +87,15 @@ def _backend(manifest: Manifest, model: OnnxModel | GgufModel) -> ServedEngine |
     if isinstance(model, GgufModel):
         assert manifest.language is not None, "an engine of a GGUF file is a language engine"
         context_length = model.context_length or manifest.language.context_length
-        return ServedLanguageModel(manifest.digest, model.threads, context_length, model.max_streams)
+        streams = model.max_streams
+        return ServedLanguageModel(manifest.digest, model.threads, context_length, streams, model.max_queue)
     return ServedEngine(manifest.digest, model.inputs, model.outputs, model.serving)
 
 
 def _engine_digest(manifest: Manifest, model: OnnxModel | GgufModel) -> str:
     if isinstance(model, GgufModel):
-        return _digest(manifest.digest, model.runtime.value, model.threads, model.context_length, model.max_streams)
+        shape = model.context_length, model.max_streams, model.max_queue
+        return _digest(manifest.digest, model.runtime.value, model.threads, *shape)
     names = [sorted((name.served, name.own) for name in names) for names in (model.inputs, model.outputs)]
     return _digest(manifest.digest, model.runtime.value, model.threads, *names, dataclasses.astuple(model.serving))
 

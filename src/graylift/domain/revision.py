@@ -32,6 +32,7 @@ class ServedLanguageModel:
     threads: int
     context_length: int
     max_streams: int
+    max_queue: int
 
 
 @dataclass(frozen=True, slots=True)

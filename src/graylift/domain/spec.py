@@ -8,6 +8,7 @@ from typing import assert_never
 
 from graylift.domain.engine import Packing, Precision, Profile, Runtime
 from graylift.domain.limits import Limits
+from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
 
 
@@ -54,11 +55,13 @@ class Serving:
     max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
                do not see each other, and runs each alone if they do
     max_queue_delay_s: how long a request may wait for company while a context is free
+    max_queue: requests that may wait for their turn; the next one is turned away with 503
     """
 
     contexts: int = 1
     max_batch: int = 1
     max_queue_delay_s: float = 0.0
+    max_queue: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class OnnxModel:
     threads: threads for one inference
     precision, profiles, calibration: see `EngineSpec`
     inputs, outputs: renamings where the model's own tensor names differ from the served ones
+    settings: see `EngineSpec`
     """
 
     onnx: str
@@ -80,6 +84,7 @@ class OnnxModel:
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
     serving: Serving = Serving()
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,7 @@ class GgufModel:
     threads: of one step, which all streams share
     context_length: tokens of prompt and answer together at most; None: what the model was made for
     max_streams:    answers that are written at once; the next ones wait
+    max_queue:      as in `Serving`
     """
 
     gguf: str
@@ -99,6 +105,7 @@ class GgufModel:
     chat_template: str | None = None
     context_length: int | None = None
     max_streams: int = 8
+    max_queue: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +161,15 @@ class Margin:
 class Metric(Enum):
     """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it.
     TTFT, TPOT: of streamed answers, seconds to the first token and for each token after it.
-    SCORE: how good the answers were, from 0 to 1, by a measure of the user's."""
+    SCORE: how good the answers were, from 0 to 1, by a measure of the user's.
+    SHARE: of events that somebody else counts, the share of bad ones."""
 
     ERRORS = "errors"
     LATENCY = "latency"
     TTFT = "ttft"
     TPOT = "tpot"
     SCORE = "score"
+    SHARE = "share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +178,8 @@ class Check:
 
     quantile: in (0, 1) for LATENCY, TTFT and TPOT; None for the others
     score:    the measure's name, for SCORE; None for the others
+    share:    the user's name for it, for SHARE; None for the others
+    origin:   where a SHARE is read; None for the others
     """
 
     metric: Metric
@@ -176,12 +187,14 @@ class Check:
     rollback_if_worse: Margin
     promote_if_within: Margin
     score: str | None = None
+    share: str | None = None
+    origin: MetricOrigin | None = None
 
     @property
     def name(self) -> str:
-        """How people call it, unique in a release: `errors`, `latency p99`, `ttft p99.9`, a score's own name."""
-        if self.score is not None:
-            return self.score
+        """How people call it, unique in a release: `errors`, `latency p99`, `ttft p99.9`, a name of the user's."""
+        if (own := self.score or self.share) is not None:
+            return own
         if self.quantile is None:
             return self.metric.value
         return f"{self.metric.value} p{self.quantile * 100:.10g}"

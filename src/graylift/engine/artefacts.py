@@ -129,7 +129,7 @@ class ArtefactStore:
         try:
             document: dict[str, Any] = orjson.loads(file.read_bytes())
             graph = tuple((str(operator), int(count)) for operator, count in document["graph"])
-            layers = tuple(Layer(e["name"], e["kind"], e["datatype"]) for e in document["layers"])
+            layers = tuple(Layer(e["name"], e["kind"], e["datatype"], e.get("provider")) for e in document["layers"])
         except OSError as exc:
             raise EngineError(f"cannot read {file}: {exc.strerror}; delete {file.parent} and build it again") from exc
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
@@ -241,7 +241,9 @@ def _make(spec: EngineSpec | GgufSpec, build_key: str, engine: Path, cache: Path
     from graylift.engine.sources import operators_of, read_model  # as in _recipe_of
 
     compiled = vendor_of(spec.runtime).build(spec, build_key, engine, cache, progress)
-    return _Made(compiled.interface, compiled.layers, operators_of(read_model(Path(spec.onnx))))
+    # What PyTorch runs is the program itself.
+    graph = () if spec.runtime is Runtime.PYTORCH else operators_of(read_model(Path(spec.onnx)))
+    return _Made(compiled.interface, compiled.layers, graph)
 
 
 def _recipe_of(spec: EngineSpec | GgufSpec) -> _Recipe:
@@ -259,7 +261,8 @@ def _recipe_of(spec: EngineSpec | GgufSpec) -> _Recipe:
             machine=this_machine(),
         )
     vendor = vendor_of(spec.runtime)
-    sources = source_files(Path(spec.onnx))
+    source = Path(spec.onnx)
+    sources = ((source.name, sha256_of(source)),) if spec.runtime is Runtime.PYTORCH else source_files(source)
     if spec.calibration is not None:
         calibration = Path(spec.calibration)
         sources += ((calibration.name, sha256_of(calibration)),)
@@ -268,7 +271,7 @@ def _recipe_of(spec: EngineSpec | GgufSpec) -> _Recipe:
         ("precision", spec.precision.value),
         *(("profile", text) for text in texts_from_profiles(spec.profiles)),
     )
-    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(), this_machine())
+    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(spec), this_machine())
 
 
 def this_machine() -> str:

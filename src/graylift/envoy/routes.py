@@ -168,6 +168,12 @@ def _time(service: ServiceRoutes) -> Json:
             }
 
 
+_EXAMPLES = {
+    ServingProtocol.OPEN_INFERENCE: "/v2/models/SERVICE/infer",
+    ServingProtocol.OPENAI: "/SERVICE/v1/chat/completions",
+}
+
+
 def _own_answers(table: RoutingTable) -> Iterator[Json]:
     names = ", ".join(sorted(service.service for service in table.services))
     about: Json = {"name": "graylift", "version": f"routing table {table.version}", "extensions": []}
@@ -177,15 +183,14 @@ def _own_answers(table: RoutingTable) -> Iterator[Json]:
         yield _own_answer({"path": "/v2/health/ready"}, 200, json.dumps({"ready": True}))
     else:
         yield _own_answer({"path": "/v2/health/ready"}, 503, "not ready: no service is routed here yet")
-    unknown = (
-        f"no service at this path; services here: {names or 'none'}; "
-        "a path is /v2/models/SERVICE/infer or, for protocol openai, /SERVICE/v1/chat/completions"
-    )
+    protocols = {service.protocol for service in table.services} or {ServingProtocol.OPEN_INFERENCE}
+    paths = " or ".join(_EXAMPLES[protocol] for protocol in ServingProtocol if protocol in protocols)
+    unknown = f"no service at this path; services here: {names or 'none'}; a path is {paths}"
     yield _own_answer({"prefix": "/"}, 404, unknown)
 
 
 def _own_answer(match: Json, status: int, body: str) -> Json:
-    """Errors are plain text here; the bootstrap makes them JSON like all of Envoy's own."""
+    """Errors are plain text here; `own_errors.py` makes them JSON like all of Envoy's own."""
     return {
         "match": match,
         "direct_response": {"status": status, "body": {"inline_string": body}},

@@ -32,12 +32,15 @@ def html_from(facts: Facts, effects: Sequence[CheckEffects] = ()) -> str:
     )
 
 
-def plots_from(facts: Facts) -> tuple[Plot, ...]:
-    """Weight, rate, errors and latencies over one time axis; none if the candidate never was on traffic."""
+def plots_from(facts: Facts, since_s: float = 0.0) -> tuple[Plot, ...]:
+    """Weight, rate, errors and latencies over one time axis, from `since_s` on at the earliest; none if the candidate
+    never was on traffic."""
     if not facts.stages:
         return ()
-    from_s = min([facts.stages[0].entered_s, *(point.start_s for point in facts.stable.series[:1])])
-    marks = tuple(Mark(stage.entered_s, "stage", str(stage.stage.weights)) for stage in facts.stages)
+    from_s = max(since_s, min([facts.stages[0].entered_s, *(point.start_s for point in facts.stable.series[:1])]))
+    marks = tuple(
+        Mark(stage.entered_s, "stage", str(stage.stage.weights)) for stage in facts.stages if stage.entered_s >= from_s
+    )
     fine = {arm.role: arm.series for arm in facts.arms}
     borders = [stage.entered_s for stage in facts.stages]
     thick = {arm.role: thickened(arm.series, borders) for arm in facts.arms}

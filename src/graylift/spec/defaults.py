@@ -65,6 +65,8 @@ def no_catastrophe(check: Check) -> Margin:
         case Metric.SCORE:
             lower_is_worse = check.promote_if_within.value < 0
             return Margin(MarginKind.SCORE, -_TENTH_OF_THE_SCALE if lower_is_worse else _TENTH_OF_THE_SCALE)
+        case Metric.SHARE:
+            return _points(0.05) if check.promote_if_within.kind is MarginKind.POINTS else _ratio(3.0)
         case _:
             assert_never(check.metric)
 
@@ -80,6 +82,8 @@ FALSE_ROLLBACK = 0.01
 FALSE_PROMOTION = 0.05
 READY_WITHIN_S = 60.0
 TIMEOUT_S = 30.0
+EVERY_S = 60.0
+PUSHED_EVERY_S = 180.0
 SILENCE_S = 120.0
 """The timeout where answers are streams of tokens. An answer that is no stream is silent until its last token."""
 ANSWER_TOKENS = 1024

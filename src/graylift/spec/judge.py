@@ -11,10 +11,11 @@ from graylift.spec import defaults
 from graylift.spec.document import Node
 from graylift.spec.fields import Fields, Read, Reported, Wrong, nearest
 from graylift.spec.shapes import METRIC
+from graylift.spec.sources import is_counted_elsewhere, read_share, share_margin
 from graylift.spec.values import any_margin, between, matching, number, percentage
 
-MEASURED = {metric.value: metric for metric in Metric if metric is not Metric.SCORE}
-"""By name; every other name is that of a score."""
+MEASURED = {metric.value: metric for metric in Metric if metric not in (Metric.SCORE, Metric.SHARE)}
+"""By name; every other name is that of a score, or of a share that is counted elsewhere."""
 
 _KIND = {
     Metric.ERRORS: MarginKind.POINTS,
@@ -63,6 +64,9 @@ def read_judge(protocol: ServingProtocol, fields: Fields) -> JudgeSpec:
 def margin_for(metric: Metric) -> Callable[[Node], Margin]:
     """The reader of that metric's margins."""
 
+    if metric is Metric.SHARE:
+        return share_margin
+
     def reader(node: Node) -> Margin:
         margin = any_margin(node)
         if margin.kind is not _KIND[metric]:
@@ -75,6 +79,8 @@ def margin_for(metric: Metric) -> Callable[[Node], Margin]:
 
 def _read_check(protocol: ServingProtocol, fields: Fields) -> Check:
     name = fields.read("name", partial(_read_name, protocol))
+    if is_counted_elsewhere(fields):
+        return read_share(fields, name, MEASURED)
     metric = next((MEASURED.get(found, Metric.SCORE) for found in name.found), None)
     margin = any_margin if metric in (None, Metric.SCORE) else margin_for(metric)
     rollback = fields.read("rollbackIfWorse", margin)
@@ -94,6 +100,8 @@ def _read_check(protocol: ServingProtocol, fields: Fields) -> Check:
         case Metric.SCORE:
             fields.refuse("quantile", "a score is judged by its mean and has no quantile", "delete it")
             return Check(metric, None, rollback.value, promote.value, score=name.value)
+        case Metric.SHARE:
+            raise AssertionError("a share names its source, and so was read above")
         case _:
             assert_never(metric)
 

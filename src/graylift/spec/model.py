@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ from graylift.domain.engine import Packing, Precision, Profile, ProfileShape, Ru
 from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
-from graylift.spec.fields import Fields, Read, Wrong
+from graylift.spec.fields import Fields, Read, Wrong, nearest
 from graylift.spec.profiles import checked
-from graylift.spec.shapes import MODEL, PROFILE
-from graylift.spec.values import between, choice, duration, each_of, integer, matching, text
+from graylift.spec.settings import SETTINGS, Setting
+from graylift.spec.shapes import LANGUAGE_RUNTIMES, MODEL, PROFILE, RUNTIMES
+from graylift.spec.values import between, choice, duration, each_of, integer, matching, quantity, text
 
 MissingFile = Callable[[Path], str | None]
 """Why there is no readable file at a path, None if there is one."""
@@ -24,15 +26,14 @@ _url = matching(
     "write http://host:port, with a name or an IPv4 address, and no path: http://10.0.0.7:8000",
 )
 _runtime = choice(
-    {runtime.value: runtime for runtime in Runtime if not runtime.runs_language_models},
+    RUNTIMES,
     {
-        runtime.value: "it runs language models; name one by `gguf` in place of `onnx`"
-        for runtime in Runtime
-        if runtime.runs_language_models
+        "pytorch": "release an ONNX file, and compare it with PyTorch by `graylift bench model.pt2 model.onnx`",
+        **dict.fromkeys(LANGUAGE_RUNTIMES, "it runs language models; name one by `gguf` in place of `onnx`"),
     },
 )
 _language_runtime = choice(
-    {runtime.value: runtime for runtime in Runtime if runtime.runs_language_models},
+    LANGUAGE_RUNTIMES,
     {
         runtime.value: "it runs no GGUF files; write openvino-genai"
         for runtime in Runtime
@@ -64,9 +65,11 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     calibration = fields.read_or(None, "calibration", file)
     if precision.found:
         _demand_calibration(fields, precision)
+    settings = _read_settings(fields, runtime)
     contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
     max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
     max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
+    max_queue = fields.read_or(defaults.SERVING.max_queue, "maxQueue", integer(0, 100_000))
     if max_batch.found == (1,):
         fields.refuse(
             "maxQueueDelay",
@@ -84,12 +87,15 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         calibration.value,
         inputs.value,
         outputs.value,
-        Serving(contexts.value, max_batch.value, max_delay.value),
+        Serving(contexts.value, max_batch.value, max_delay.value, max_queue.value),
+        settings.value,
     )
 
 
 def _read_gguf(fields: Fields, file: Callable[[Node], str]) -> GgufModel:
-    _refuse_all_but(fields, (*_OF_LANGUAGE_MODELS, "runtime", "threads", "precision"), "gguf", "a language model")
+    _refuse_all_but(
+        fields, (*_OF_LANGUAGE_MODELS, "runtime", "threads", "precision", "maxQueue"), "gguf", "a language model"
+    )
     default = GgufModel("")
     gguf = fields.read("gguf", file)
     runtime = fields.read_or(default.runtime, "runtime", _language_runtime)
@@ -98,8 +104,16 @@ def _read_gguf(fields: Fields, file: Callable[[Node], str]) -> GgufModel:
     template = fields.read_or(default.chat_template, "chatTemplate", file)
     context = fields.read_or(default.context_length, "contextLength", integer(16, 10_000_000))
     streams = fields.read_or(default.max_streams, "maxStreams", integer(1, 1024))
+    max_queue = fields.read_or(default.max_queue, "maxQueue", integer(0, 100_000))
     return GgufModel(
-        gguf.value, runtime.value, threads.value, packing.value, template.value, context.value, streams.value
+        gguf.value,
+        runtime.value,
+        threads.value,
+        packing.value,
+        template.value,
+        context.value,
+        streams.value,
+        max_queue.value,
     )
 
 
@@ -167,6 +181,30 @@ def _profiles(fields: Fields, entries: Sequence[Read[tuple[Read[ProfileShape], .
             )
         profiles.append(Profile(tuple(shapes)))
     return tuple(profiles)
+
+
+def _read_settings(fields: Fields, runtime: Read[Runtime]) -> Read[tuple[tuple[str, str], ...]]:
+    """(name, value) of each, ascending by name; of which there are, the runtime decides."""
+
+    def read_setting(key: Scalar, node: Node) -> tuple[str, str]:
+        known = SETTINGS[runtime.value]
+        if key.text not in known:
+            what = f"`{key.text}` is no setting of {runtime.value.value}"
+            raise Wrong(key.place, what, nearest(key.text, known) if known else "delete it: that runtime has none")
+        return key.text, written(known[key.text], node)
+
+    def written(setting: Setting, node: Node) -> str:
+        return quantity("a value", partial(_matched, setting))(node)
+
+    entries = fields.table("settings", read_setting)
+    complete = bool(entries.found) and all(entry.found for entry in entries.value)
+    return Read(entries.place, (tuple(sorted(entry.value for entry in entries.value)),) if complete else ())
+
+
+def _matched(setting: Setting, value: str) -> str:
+    if not re.fullmatch(setting.pattern, value, re.ASCII):
+        raise ValueError(f"write {setting.looks}")
+    return value
 
 
 def _read_names(fields: Fields, name: str) -> Read[tuple[TensorName, ...]]:

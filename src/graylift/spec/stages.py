@@ -114,6 +114,9 @@ def _read_margin(checks: tuple[Check, ...] | None, key: Scalar, node: Node) -> P
     if margin.value * check.promote_if_within.value < 0:
         what = f"{margin} looks the other way than the metric's own promoteIfWithin ({check.promote_if_within})"
         raise Wrong(node.place, what, "give it the sign of the direction in which the score gets worse")
+    if margin.kind is not check.promote_if_within.kind:
+        what = f"{margin} is of another kind than the metric's own promoteIfWithin ({check.promote_if_within})"
+        raise Wrong(node.place, what, "write both in pp, or both as a ratio")
     if margin.room < check.promote_if_within.room:
         what = f"{margin} is tighter than what the judge asks of every stage ({check.promote_if_within})"
         raise Wrong(
