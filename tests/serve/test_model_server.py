@@ -297,7 +297,7 @@ async def test_it_is_live_before_it_is_ready_and_ready_only_after_warm_up(
         pass
     assert await server.stopped() == 0
     words = re.findall(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO (\w+)", server.log, re.MULTILINE)
-    assert words == ["start", "loaded", "warmed", "ready", "drain", "exit"]
+    assert [word for word in words if word != "quick"] == ["start", "loaded", "warmed", "ready", "drain", "exit"]
 
 
 async def test_a_model_that_fails_on_zeros_gets_ready_and_says_so(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from graylift.domain.engine import Precision, Profile, Runtime
 from graylift.domain.weights import TOTAL, Role, Weights
@@ -23,18 +24,22 @@ class TensorName:
     own: str
 
 
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """How a model server runs its engine.
 
-    contexts:  inferences at once
+    contexts:  inferences at once; AUTO: as many as pay on its machine, which the server measures at its start
     max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
-               do not see each other, and runs each alone if they do
+               do not see each other, and runs each alone if they do. AUTO: as many as pay, measured likewise
     max_queue_delay_s: how long a request may wait for company while a context is free
     """
 
-    contexts: int = 1
-    max_batch: int = 1
+    contexts: int | Auto = 1
+    max_batch: int | Auto = 1
     max_queue_delay_s: float = 0.0
 
 

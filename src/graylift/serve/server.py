@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -11,22 +12,20 @@ import socket
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import uvicorn
 import uvloop
 
-from graylift.engine.artefacts import ArtefactStore
-from graylift.engine.load import load
+from graylift.domain.spec import AUTO
 from graylift.errors import EngineError
-from graylift.serve.app import App, Stage
+from graylift.serve.app import App
 from graylift.serve.batcher import Batcher
+from graylift.serve.connection import Connection
+from graylift.serve.inference import Inference, Stage
 from graylift.serve.metrics import Metrics
-from graylift.serve.model import ServedModel, served_model
-from graylift.serve.options import Options
-from graylift.serve.policy import BatchPolicy
-from graylift.serve.stacking import objection
-from graylift.serve.warmup import warm
+from graylift.serve.model import ServedModel
+from graylift.serve.options import MOST_CONTEXTS, Options
+from graylift.serve.starting import start
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +54,15 @@ def run(options: Options) -> int:
 class _Process:
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._pool = ThreadPoolExecutor(options.contexts, thread_name_prefix="context")
+        contexts = MOST_CONTEXTS if options.contexts == AUTO else options.contexts
+        self._pool = ThreadPoolExecutor(contexts, thread_name_prefix="context")
         metrics = Metrics(options.service, options.version)
-        self._batcher = Batcher(self._pool, options.contexts, options.max_queue, metrics)
-        self._app = App(options.service, options.version, self._batcher, metrics, max_body_bytes=options.max_body_bytes)
+        self._batcher = Batcher(self._pool, contexts, options.max_queue, metrics)
+        self._inference = Inference(options.service, options.version, self._batcher, metrics)
         self._server = _Server(
             uvicorn.Config(
-                self._app,
-                http="httptools",
+                App(self._inference, max_body_bytes=options.max_body_bytes),
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -93,44 +93,33 @@ class _Process:
         return self._status
 
     async def _start(self) -> None:
-        """Load and warm up, both in a context's thread: the loop answers health checks meanwhile."""
         loop = asyncio.get_running_loop()
         began = time.monotonic()
+
+        def loaded(model: ServedModel) -> None:
+            loop.call_soon_threadsafe(setattr, self._inference, "model", model)
+
         try:
-            model = await loop.run_in_executor(self._pool, _loaded, self._options)
+            started = await loop.run_in_executor(self._pool, start, self._options, loaded)
         except EngineError as exc:
             log.critical("cannot serve %s: %s", self._options.revision_id, exc)
             self._status = EXIT_NOT_LOADED
             self._server.should_exit = True
             return
-        self._app.model = model
-        log.info(
-            "loaded: %s, %s -> %s, in %.2f s",
-            self._options.artefact,
-            ", ".join(map(str, model.interface.inputs)),
-            ", ".join(map(str, model.interface.outputs)),
-            time.monotonic() - began,
+        self._inference.model = started.model
+        self._batcher.policy = started.policy
+        self._batcher.quick_elements = started.quick_elements
+        self._batcher.widen(started.contexts)
+        self._inference.metrics.serves(
+            started.manifest.digest,
+            started.manifest.runtime.value,
+            self._options.revision_id,
+            contexts=started.contexts,
+            max_rows=started.policy.max_rows,
         )
-        warmed = await loop.run_in_executor(self._pool, partial(warm, model, profiles=model.profiles))
-        if warmed.problem is None:
-            log.info(
-                "warmed: %d runs, first %.1f ms, last %.1f ms", warmed.runs, warmed.first_s * 1e3, warmed.last_s * 1e3
-            )
-        else:
-            log.warning("warmed: not fully (%d runs), it fails on zeros: %s", warmed.runs, warmed.problem)
-        if self._options.max_batch > 1:
-            why_not = await loop.run_in_executor(self._pool, objection, model, warmed.size, model.profiles)
-            if why_not is None:
-                self._batcher.policy = BatchPolicy(self._options.max_batch, self._options.max_queue_delay_s)
-                log.info(
-                    "batching: up to %d rows a run, %g ms for company",
-                    self._options.max_batch,
-                    self._options.max_queue_delay_s * 1e3,
-                )
-            else:
-                log.warning("batching: off, each request runs alone: %s", why_not)
-        if self._app.stage is Stage.STARTING:
-            self._app.stage = Stage.READY
+        _rest_garbage()
+        if self._inference.stage is Stage.STARTING:
+            self._inference.stage = Stage.READY
             log.info("ready: %.2f s after the start", time.monotonic() - began)
 
     def _read_stdin(self) -> None:
@@ -141,9 +130,9 @@ class _Process:
                 self._drain("stdin closed")
 
     def _drain(self, why: str) -> None:
-        if self._app.stage is Stage.DRAINING:
+        if self._inference.stage is Stage.DRAINING:
             return
-        self._app.stage = Stage.DRAINING
+        self._inference.stage = Stage.DRAINING
         log.info("drain: %s, %d running, %d waiting", why, self._batcher.running, self._batcher.waiting)
         loop = asyncio.get_running_loop()
         loop.call_later(self._options.drain_timeout_s, self._cut)
@@ -172,12 +161,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _loaded(options: Options) -> ServedModel:
-    """Runs in a context's thread: the runtime is imported here, and a large engine takes a while."""
-    store = ArtefactStore(options.artefacts)
-    runner = load(store, options.artefact, options.contexts)
-    manifest = store.manifest(options.artefact)
-    return served_model(runner, manifest.runtime.value, options.inputs, options.outputs, manifest.profiles)
+def _rest_garbage() -> None:
+    """What is here now stays, and requests leave no cycles: looking for them at Python's default rate, through all of
+    it, would take a twentieth of the time of small requests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def _listener(host: str, port: int) -> socket.socket:

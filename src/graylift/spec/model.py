@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from graylift.domain.engine import Precision, Profile, ProfileShape, Runtime
-from graylift.domain.spec import EndpointModel, OnnxModel, Serving, TensorName
+from graylift.domain.spec import AUTO, Auto, EndpointModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong
@@ -66,8 +66,8 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     calibration = fields.read_or(None, "calibration", file)
     if precision.found:
         _demand_calibration(fields, precision)
-    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
-    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
+    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", _or_auto(256))
+    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", _or_auto(65_536))
     max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
     if max_batch.found == (1,):
         fields.refuse(
@@ -88,6 +88,18 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         outputs.value,
         Serving(contexts.value, max_batch.value, max_delay.value),
     )
+
+
+def _or_auto(high: int) -> Callable[[Node], int | Auto]:
+    """A whole number from 1 to `high`, or the word for what the server finds best."""
+    counted = integer(1, high)
+
+    def reader(node: Node) -> int | Auto:
+        if isinstance(node, Scalar) and node.text == AUTO:
+            return AUTO
+        return counted(node)
+
+    return reader
 
 
 def file_path(node: Node, base: Path, missing_file: MissingFile) -> str:
