@@ -3,6 +3,7 @@
 JSON tensors and the binary tensor extension (a JSON head of `Inference-Header-Content-Length` bytes, then the tensors'
 raw little-endian bytes), as the kserve/open-inference-protocol specification and Triton's `extension_binary_data.md`
 say it.
+The requests themselves, and what is right in them, it shares with the protocol's gRPC form (`open_inference_grpc`).
 It must not know which model is served, nor how bytes travel. Called by `serve/`.
 
 Whatever bytes come in, the answer is a request or a ProtocolError that says what was expected and what came; the
@@ -274,7 +275,11 @@ def _outputs(value: object, binary_default: bool) -> tuple[OutputRequest, ...] |
 def _shape(value: object, where: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise ProtocolError(f"{where}: shape must be a list of integers, got {kind_of(value)}")
-    dims = cast("list[object]", value)
+    return checked_shape(cast("list[object]", value), where)
+
+
+def checked_shape(dims: Sequence[object], where: str) -> tuple[int, ...]:
+    """ProtocolError unless a tensor may have these dimensions."""
     if len(dims) > _MAX_RANK:
         raise ProtocolError(f"{where}: shape has {len(dims)} dimensions; at most {_MAX_RANK} are possible")
     shape: list[int] = []

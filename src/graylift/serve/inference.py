@@ -75,10 +75,10 @@ class Inference:
             try:
                 outputs = await job.answer
             except asyncio.CancelledError:
-                if not job.answer.done() or _is_cancelled():
+                self.metrics.failed("CANCELED")
+                if _is_cancelled():
                     self.batcher.give_up(job)
                     raise
-                self.metrics.failed("CANCELED")
                 return None
         except NotServed:
             self.metrics.failed("REJECTED")

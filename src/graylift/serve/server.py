@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -26,6 +27,9 @@ from graylift.serve.metrics import Metrics
 from graylift.serve.model import ServedModel
 from graylift.serve.options import MOST_CONTEXTS, Options
 from graylift.serve.starting import start
+
+if TYPE_CHECKING:
+    from graylift.serve.grpc_front import GrpcFront
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +77,8 @@ class _Process:
                 timeout_keep_alive=_KEEP_ALIVE_S,
             )
         )
+        self._grpc: GrpcFront | None = None
+        self._grpc_ends: asyncio.Task[None] | None = None
         self._status = EXIT_ENDED
 
     async def live(self, listener: socket.socket) -> int:
@@ -84,13 +90,30 @@ class _Process:
             loop.add_reader(0, self._read_stdin)
         host, port = listener.getsockname()[:2]
         log.info("start: %s on %s:%d, process %d", self._options.revision_id, host, port, os.getpid())
+        if self._options.grpc_port is not None and not await self._listen_for_grpc(self._options.grpc_port):
+            listener.close()
+            return EXIT_NO_PORT
         async with asyncio.TaskGroup() as tasks:
             starting = tasks.create_task(self._start())
             await self._server.serve(sockets=[listener])
             starting.cancel()
+            if self._grpc_ends is not None:
+                await self._grpc_ends
         if self._status == EXIT_ENDED:
             log.info("exit")
         return self._status
+
+    async def _listen_for_grpc(self, port: int) -> bool:
+        from graylift.serve.grpc_front import GrpcFront
+
+        self._grpc = GrpcFront(self._inference, max_body_bytes=self._options.max_body_bytes)
+        try:
+            bound = await self._grpc.start(self._options.host, port)
+        except OSError as exc:
+            log.critical("cannot listen for gRPC on %s:%d: %s", self._options.host, port, exc)
+            return False
+        log.info("gRPC: on %s:%d", self._options.host, bound)
+        return True
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,6 +159,8 @@ class _Process:
         log.info("drain: %s, %d running, %d waiting", why, self._batcher.running, self._batcher.waiting)
         loop = asyncio.get_running_loop()
         loop.call_later(self._options.drain_timeout_s, self._cut)
+        if self._grpc is not None:
+            self._grpc_ends = loop.create_task(self._grpc.stop(self._options.drain_timeout_s))
         if self._server.started:
             for listening in self._server.servers:
                 listening.close()
