@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from graylift.domain.spec import (
+    AUTO,
     Check,
     EndpointModel,
     JudgeSpec,
@@ -24,6 +25,7 @@ from graylift.domain.spec import (
     ReleaseSpec,
     RevisionSpec,
     RoutingSpec,
+    Serving,
     ServingProtocol,
     Stage,
     TensorName,
@@ -124,6 +126,19 @@ def test_a_small_stage_may_ask_for_the_full_margin_by_name(read: Reader) -> None
 def test_a_margin_that_is_looser_than_no_catastrophe_stays(read: Reader) -> None:
     metrics = "  judge: {metrics: [{name: errors, rollbackIfWorse: 2pp, promoteIfWithin: 9pp}]}\n"
     assert read(SHORT + metrics).stages[0].promote_if_within == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "serving"),
+    [
+        ("contexts: auto", Serving(contexts=AUTO)),
+        ("contexts: 2, maxBatchSize: auto, maxQueueDelay: 5ms", Serving(2, AUTO, 0.005)),
+    ],
+)
+def test_the_server_may_find_out_by_itself_what_pays(read: Reader, written: str, serving: Serving) -> None:
+    model = read(SHORT.replace("v2.onnx", f"v2.onnx, {written}")).candidate.model
+    assert isinstance(model, OnnxModel)
+    assert model.serving == serving
 
 
 def test_a_model_may_be_a_server_that_runs_already(read: Reader) -> None:
