@@ -53,7 +53,7 @@ def table(version: int, address: str, weights: Weights | None, *, swapped: bool 
         candidate=None if weights is None else Backend(candidate, address),
         weights=weights or NONE,
         match=(),
-        sticky_header=None,
+        sticky=None,
         salt="s",
         split="a-1/0",
         timeout_s=10.0,
@@ -106,7 +106,14 @@ def bare_config(port: int, address: str, folder: Path) -> str:
     files = render(table(1, address, Weights(500)))
     (xds / "cds.json").write_text(files.cds)
     (xds / "rds.json").write_text(files.rds)
-    text = bootstrap(node="bare", listen_host="127.0.0.1", listen_port=port, xds_dir=str(xds), access_log="/dev/null")
+    text = bootstrap(
+        node="bare",
+        listen_host="127.0.0.1",
+        listen_port=port,
+        xds_dir=str(xds),
+        access_log="/dev/null",
+        agent_socket=str(folder / "none"),
+    )
     config = json.loads(text)
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["access_log"]

@@ -18,7 +18,7 @@ import aiohttp
 
 from graylift.domain.evidence import AttemptRecord, RequestRecord
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
-from graylift.domain.spec import LabelRule, ServingProtocol
+from graylift.domain.spec import LabelRule, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import Weights
 from graylift.envoy import readback
 from graylift.envoy.access_log import parse
@@ -187,6 +187,10 @@ class Gateway:
     attempts: list[AttemptRecord] = field(default_factory=list)
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def log(self) -> Path:
         return self.folder / "access.log"
 
@@ -209,6 +213,7 @@ class Gateway:
                 listen_port=0,
                 xds_dir=str(self.xds),
                 access_log=str(self.log),
+                agent_socket=str(self.folder / "agent.sock"),
             )
         )
         address = self.folder / "admin.address"
@@ -342,6 +347,7 @@ def routes(
     *,
     match: Iterable[LabelRule] = (),
     sticky_header: str | None = None,
+    sticky: Sticky | None = None,
     salt: str = "m-1",
     timeout_s: float = 10.0,
     service: str = "m",
@@ -354,12 +360,18 @@ def routes(
         candidate=None if candidate is None else candidate.backend,
         weights=Weights(weight),
         match=tuple(match),
-        sticky_header=sticky_header,
+        sticky=sticky if sticky_header is None else Sticky(StickyBy.HEADER, sticky_header),
         salt=salt,
         split=f"{salt}/{weight}",
         timeout_s=timeout_s,
         draining=tuple(server.backend for server in draining),
     )
+
+
+def openai_routes(stable: Any, candidate: Any = None, weight: int = 0, **changed: Any) -> ServiceRoutes:
+    """Of a service `chat` whose servers are LanguageModels."""
+    service = routes(stable, candidate, weight, service="chat")
+    return replace(service, protocol=ServingProtocol.OPENAI, **changed)
 
 
 def table(version: int, *services: ServiceRoutes) -> RoutingTable:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from graylift.domain.evidence import IntervalReport, Window
-from graylift.domain.histogram import Histogram
+from graylift.domain.histogram import EMPTY, Histogram
+from graylift.domain.scores import ScoreCounts
 from graylift.domain.weights import Role
 from graylift.errors import GatewayError
 from graylift.gateway.state import DROPPED, AgentState, Checkpoint, Tables
@@ -17,7 +20,25 @@ from graylift.metrics.intervals import Interval
 from graylift.metrics.reports import Gap, InForce
 
 WINDOW = Window(
-    "a", "a-1/0", Role.CANDIDATE, "a.v2.0", "h=v", 3, 1, 1, 0, 7, 9, Histogram(((-5, 2),)), Histogram(), (("x", 1),)
+    "a",
+    "a-1/0",
+    Role.CANDIDATE,
+    "a.v2.0",
+    "h=v",
+    3,
+    1,
+    1,
+    0,
+    7,
+    9,
+    Histogram(((-5, 2),)),
+    Histogram(),
+    (("x", 1),),
+    Histogram(((-9, 1),)),
+    Histogram(((-400, 1),)),
+    12,
+    34,
+    (("helpful", ScoreCounts(((250, 2), (1000, 1)))),),
 )
 
 
@@ -52,6 +73,23 @@ def test_what_is_kept_is_found_again_after_a_restart(tmp_path: Path) -> None:
     assert again.tables() == Tables(token=4, refused="no")
     assert again.reports(None, 10) == (report(1),)
     again.close()
+
+
+def test_a_report_of_before_there_were_tokens_and_scores_is_still_read(tmp_path: Path) -> None:
+    new = ("ttft", "tpot", "input_tokens", "output_tokens", "scores")
+    state = AgentState(tmp_path / "agent.db", 10)
+    state.advance(checkpoint(2), [report(1)])
+    with sqlite3.connect(tmp_path / "agent.db") as db:
+        (text,) = db.execute("SELECT document FROM reports").fetchone()
+        document = json.loads(text)
+        for window in document["windows"]:
+            for name in new:
+                del window[name]
+        db.execute("UPDATE reports SET document = ?", (json.dumps(document),))
+    db.close()
+    bare = replace(WINDOW, ttft=EMPTY, tpot=EMPTY, input_tokens=0, output_tokens=0, scores=())
+    assert state.reports(None, 10) == (replace(report(1), windows=(bare,)),)
+    state.close()
 
 
 def test_reports_that_were_fetched_are_forgotten(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import math
 from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord, Window
+from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord, ScoreRecord, Window
+from graylift.domain.scores import STEPS, step_of
 from graylift.domain.weights import Role
 from graylift.metrics.intervals import Interval, Intervals, recut
 from graylift.metrics.reports import Gap, InForce, reports
@@ -39,9 +41,24 @@ def request_records(draw: st.DrawFn) -> RequestRecord:
         duration_s=draw(seconds),
         request_bytes=draw(st.integers(0, 1000)),
         response_bytes=draw(st.integers(0, 1000)),
+        ttft_s=draw(st.none() | seconds),
+        tpot_s=draw(st.none() | seconds),
+        input_tokens=draw(st.none() | st.integers(0, 1000)),
+        output_tokens=draw(st.none() | st.integers(0, 1000)),
     )
 
 
+score_records = st.builds(
+    ScoreRecord,
+    ended_s=st.floats(min_value=1000, max_value=1010),
+    service=st.sampled_from(["a", "b"]),
+    split=st.just("a-1/0"),
+    arm=st.sampled_from(Role),
+    revision_id=st.sampled_from(["a.v1.0", "a.v2.0"]),
+    label=st.none(),
+    name=st.sampled_from(["helpful", "valid-json"]),
+    value=st.floats(min_value=0, max_value=1),
+)
 attempt_records = st.builds(
     AttemptRecord,
     ended_s=st.floats(min_value=1000, max_value=1010),
@@ -49,10 +66,10 @@ attempt_records = st.builds(
     status=st.just(500),
     reason=st.sampled_from(["HTTP 500", "connection reset"]),
 )
-records = st.lists(request_records() | attempt_records, max_size=60)
+records = st.lists(request_records() | score_records | attempt_records, max_size=60)
 
 
-def windows_of(batch: list[RequestRecord | AttemptRecord]) -> tuple[Window, ...]:
+def windows_of(batch: list[RequestRecord | ScoreRecord | AttemptRecord]) -> tuple[Window, ...]:
     sums = WindowSums()
     for record in batch:
         sums.add(record)
@@ -82,7 +99,7 @@ def record(**changes: object) -> RequestRecord:
 
 @given(records, st.integers(0, 60))
 def test_any_batching_of_the_records_gives_the_same_windows(
-    batch: list[RequestRecord | AttemptRecord], cut: int
+    batch: list[RequestRecord | ScoreRecord | AttemptRecord], cut: int
 ) -> None:
     halves = windows_of(batch[:cut]) + windows_of(batch[cut:])
     assert summed(halves) == windows_of(batch)
@@ -90,7 +107,9 @@ def test_any_batching_of_the_records_gives_the_same_windows(
 
 
 @given(records)
-def test_each_request_is_counted_once_under_its_outcome(batch: list[RequestRecord | AttemptRecord]) -> None:
+def test_each_request_is_counted_once_under_its_outcome(
+    batch: list[RequestRecord | ScoreRecord | AttemptRecord],
+) -> None:
     windows = windows_of(batch)
     outcomes = Counter(one.outcome for one in batch if isinstance(one, RequestRecord))
     assert sum(w.requests for w in windows) == outcomes[Outcome.OK] + outcomes[Outcome.FAILED]
@@ -98,15 +117,66 @@ def test_each_request_is_counted_once_under_its_outcome(batch: list[RequestRecor
     assert sum(w.abandoned for w in windows) == outcomes[Outcome.ABANDONED]
     assert sum(w.latency.count for w in windows) == outcomes[Outcome.OK]
     assert all(w.unanswered <= w.failed <= w.requests for w in windows)
+    scores = Counter(one.name for one in batch if isinstance(one, ScoreRecord))
+    assert sum((Counter({name: found.count}) for w in windows for name, found in w.scores), Counter()) == scores
 
 
 @given(records)
-def test_every_failure_of_a_closed_interval_has_one_reason(batch: list[RequestRecord | AttemptRecord]) -> None:
+def test_every_failure_of_a_closed_interval_has_one_reason(
+    batch: list[RequestRecord | ScoreRecord | AttemptRecord],
+) -> None:
     sums = WindowSums()
     for one in batch:
         sums.add(one)
     for window in explained(sums.windows(), sums.attempts):
         assert sum(count for _, count in window.reasons) == window.failed
+
+
+def test_streams_are_timed_and_their_tokens_summed_where_the_answer_is_whole() -> None:
+    whole = record(ttft_s=0.25, tpot_s=0.02, input_tokens=7, output_tokens=11)
+    alone = record(ttft_s=0.3, input_tokens=5, output_tokens=1)
+    broken = record(outcome=Outcome.FAILED, reason="stream broke", ttft_s=0.2, tpot_s=0.1, output_tokens=3)
+    (window,) = windows_of([whole, alone, broken])
+    assert (window.ttft.count, window.tpot.count) == (2, 1)
+    assert window.ttft.quantile(0.5) == pytest.approx(0.25, rel=0.01)
+    assert window.tpot.quantile(0.5) == pytest.approx(0.02, rel=0.01)
+    assert (window.input_tokens, window.output_tokens) == (12, 12)
+
+
+@pytest.mark.parametrize("impossible", [{"ttft_s": -0.1}, {"tpot_s": math.nan}, {"ttfb_s": -1.0}])
+def test_a_record_with_one_impossible_number_counts_nowhere(impossible: dict[str, float]) -> None:
+    sums = WindowSums()
+    with pytest.raises(ValueError, match="a duration is a number of seconds from 0 on"):
+        sums.add(record(**impossible))
+    sums.add(record())
+    assert sums.windows() == windows_of([record()])
+
+
+def score(value: float, name: str = "helpful") -> ScoreRecord:
+    return ScoreRecord(1000.5, "a", "a-1/0", Role.STABLE, "a.v1.0", None, name, value)
+
+
+def test_scores_are_counted_by_name_to_a_thousandth_beside_the_requests() -> None:
+    (window,) = windows_of([record(), score(0.25), score(0.7504), score(1.0, "valid-json")])
+    assert window.requests == 1
+    helpful, valid = window.scores
+    assert helpful[0] == "helpful"
+    assert helpful[1].steps == ((250, 1), (750, 1))
+    assert helpful[1].mean == 0.5
+    assert (valid[0], valid[1].mean) == ("valid-json", 1.0)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, math.nan, math.inf])
+def test_what_is_no_score_is_refused_and_counts_nowhere(value: float) -> None:
+    sums = WindowSums()
+    with pytest.raises(ValueError, match="a score is a number from 0 to 1"):
+        sums.add(score(value))
+    assert all(not window.scores for window in sums.windows())
+
+
+@given(st.floats(min_value=0, max_value=1))
+def test_a_score_is_counted_at_most_half_a_step_from_where_it_is(value: float) -> None:
+    assert abs(step_of(value) / STEPS - value) <= 0.5 / STEPS + 1e-12
 
 
 def test_a_failure_hidden_by_a_retry_takes_its_reason_from_the_attempt() -> None:
@@ -154,7 +224,7 @@ def test_no_order_of_records_and_closings_loses_or_doubles_a_request(
 
 @given(records, st.integers(0, 60), st.floats(min_value=1000, max_value=1012))
 def test_open_intervals_that_are_kept_and_given_back_change_nothing(
-    batch: list[RequestRecord | AttemptRecord], cut: int, now: float
+    batch: list[RequestRecord | ScoreRecord | AttemptRecord], cut: int, now: float
 ) -> None:
     through = Intervals(1.0, first=1000)
     for one in batch[:cut]:

@@ -23,6 +23,9 @@ def place_of(text: str, marked: str) -> Place:
     return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
+METRIC = "name: latency, quantile: 0.99, rollbackIfWorse: 1.10x, promoteIfWithin: 1.20x"
+METRIC_OF_SCORE = "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: -0.02"
+LIMITED = "    whenLimiterAway: deny\n    limits: "
 MISTAKES = [
     # what is written there now, what instead, which part of it is marked, what is said of it
     ("graylift.dev/v1", "graylift.dev/v2", "graylift.dev/v2", "did you mean `graylift.dev/v1`?"),
@@ -32,7 +35,6 @@ MISTAKES = [
     ("name: file-type", "name: " + "a" * 41, "a" * 41, "up to 40"),
     ("name: file-type", "nam: x, name: file-type", "nam:", "did you mean `name`?"),
     ("metadata: {name: file-type}", "metadata:", "\nspec", "`metadata` is a mapping, not empty"),
-    ("open-inference", "openai", "openai", "later version"),
     ("open-inference", "grpc", "grpc", "known here: open-inference"),
     ("revision: v1\n", "revision: no\n", "no\n", 'write it in quotes: "no"'),
     ("revision: v1\n", "revision: 1.10\n", "1.10\n", 'write it in quotes: "1.10"'),
@@ -67,6 +69,10 @@ MISTAKES = [
     ("X-User-Id", "'x user'", "'x user'", "not a header name"),
     ("X-User-Id", "X-Graylift-Revision", "X-Graylift", "gateway itself"),
     ("X-User-Id", "Host", "Host", "gateway itself"),
+    ("{header: X-User-Id}", "{}", "sticky", "`header` is missing"),
+    ("{header: X-User-Id}", "{cookie: a.b}", "a.b", "not a cookie name"),
+    ("{header: X-User-Id}", "{cookie: a, header: b}", "header: b", "has no place beside `cookie`"),
+    ("{header: X-User-Id}", "{body: user}", "body", "holds tensors"),
     ("exact: internal", "exact: true", "true", 'write it in quotes: "true"'),
     ("exact: internal, ", "", "{header: x-tenant", "`exact` is missing"),
     ("to: candidate}", "to: canary}", "canary", "known here: stable, candidate"),
@@ -76,7 +82,23 @@ MISTAKES = [
         "{header: X-Tenant",
         "line 21 sends",
     ),
-    ("    timeout: 10s", "    limits: []", "limits", "not supported yet"),
+    ("    timeout: 10s", "    limits: []\n    whenLimiterAway: deny", "[]\n", "is a list with at least one entry"),
+    ("    timeout: 10s", "    limits: [{requests: 1/s}]", "routing:", "`whenLimiterAway` is missing"),
+    ("    timeout: 10s", "    whenLimiterAway: deny", "whenLimiterAway", "there are no `limits`"),
+    ("    timeout: 10s", LIMITED + "[{requests: 0/s}]", "0/s", "whole number for each second"),
+    ("    timeout: 10s", LIMITED + "[{requests: 1.5/s}]", "1.5/s", "whole number for each second"),
+    ("    timeout: 10s", LIMITED + "[{concurrent: 0}]", "0}", "from 1 to 10,000"),
+    ("    timeout: 10s", LIMITED + "[{path: /v1}]", "{path", "limits nothing"),
+    ("    timeout: 10s", LIMITED + "[{path: v1, requests: 1/s}]", "v1, req", "is not a path"),
+    ("    timeout: 10s", LIMITED + "[{requests: 1/s, answerTokens: 9}]", "answerTokens", "counts no `tokens`"),
+    ("    timeout: 10s", LIMITED + "[{tokens: 1/m}]", "tokens", "`protocol: openai` counts tokens"),
+    ("    timeout: 10s", LIMITED + "[{key: {header: Host}, requests: 1/s}]", "Host", "gateway itself"),
+    (
+        "    timeout: 10s",
+        LIMITED + "[{requests: 1/s}, {requests: 9/m}, {requests: 2/s}]",
+        "{requests: 2/s}",
+        "has the limit of requests in 1s for all already",
+    ),
     ("    timeout: 10s", "    timeout: 0s", "0s\n  stages", "from 100ms"),
     ("  onFailure: pause", "  onFailure: stop", "stop", "known here: rollback, pause"),
     ("weight: 1,", "weight: 0,", "0, observe: 10m", "begin with 1"),
@@ -106,9 +128,19 @@ MISTAKES = [
     ("falseRollback: 2%", "falseRollback: 2", "2\n    falsePromotion", "write a percentage: 1%"),
     ("falseRollback: 2%", "falseRollback: 60%", "60%", "from 0.01% to 49%"),
     ("name: errors, ", "", "{rollbackIfWorse: 0.5pp", "`name` is missing"),
-    ("name: errors", "name: ttft", "ttft", "not supported yet"),
+    ("name: errors", "name: ttft", "ttft", "answers of protocol open-inference come whole"),
     ("name: errors", "name: error", "error,", "did you mean `errors`?"),
+    ("name: errors", "name: Helpful", "Helpful,", "write lower-case words"),
     ("name: errors", "name: errors, quantile: 0.5", "quantile: 0.5", "has no quantile"),
+    ("name: errors", "name: helpful, quantile: 0.5", "helpful", "would have a margin such as -0.01"),
+    (METRIC, "name: helpful, rollbackIfWorse: 0.01, promoteIfWithin: -0.02", "0.01, promote", "-0.01 where lower is"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: 3pp", "3pp}\n", "sign that says which way"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: +0.02", "+0.02}\n", "looks the other way"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.03, promoteIfWithin: -0.02", "-0.02}\n", "(-0.03)"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.95, promoteIfWithin: -0.9", "-0.95, pro", "at most 0.9"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.01", "{name: helpful", "could never be decided"),
+    (METRIC, METRIC_OF_SCORE + ", quantile: 0.5", "quantile: 0.5", "a score is judged by its mean"),
+    ("rollbackIfWorse: 0.5pp", "rollbackIfWorse: -0.01", "-0.01", "errors are compared by difference"),
     ("rollbackIfWorse: 0.5pp", "rollbackIfWorse: 1.5x", "1.5x", "errors are compared by difference"),
     ("rollbackIfWorse: 0.5pp, ", "", "{name: errors", "could never be decided"),
     ("rollbackIfWorse: 0.5pp", "rollbackIfWorse: 2pp", "1pp}\n", "tighter than rollbackIfWorse (2pp)"),
@@ -153,7 +185,7 @@ def test_three_mistakes_are_all_shown_in_the_order_of_the_file(good: str) -> Non
         "release.yaml:19:33: unknown field `coookie`\n"
         "  19 |     sticky: {header: x-user-id, coookie: a}\n"
         "     |                                 ^^^^^^^\n"
-        "     = known here: header\n"
+        "     = did you mean `cookie`? known here: header, cookie, body\n"
         "\n"
         "release.yaml:31:41: `0.5x` is not a margin that can stand here\n"
         "  31 |       - {name: errors, rollbackIfWorse: 0.5x, promoteIfWithin: 1pp}\n"
@@ -273,3 +305,13 @@ class TestLoad:
             sparse.truncate(1 << 40)
         with pytest.raises(SpecError, match="larger than 1 MiB"):
             load(file)
+
+
+def test_clients_of_openai_are_served_by_no_onnx_model(good: str, problems_of: ProblemsOf) -> None:
+    text = good.replace("open-inference", "openai")
+    found = problems_of(text)
+    assert [problem.place for problem in found] == [
+        place_of(text, "{onnx: models/v1"),
+        place_of(text, "onnx: models/v2"),
+    ]
+    assert all("name the server by `endpoint`" in str(problem) for problem in found)

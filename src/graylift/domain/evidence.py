@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from graylift.domain.histogram import EMPTY, Histogram
+from graylift.domain.scores import ScoreCounts
+from graylift.domain.tally import Tally
 from graylift.domain.weights import Role
 
 INTERVAL_S = 1.0
@@ -39,6 +41,13 @@ class RequestRecord:
     status:      what the client got, 0 if nothing
     reason:      for a failure: what went wrong, in few words and of few kinds (`HTTP 500`, `connection reset`)
     ttfb_s, duration_s: from the first byte of the request to the first and to the last byte of the answer
+    request_id: what scores of the answer and its shadow name it by, None if it has none
+    ttft_s:   from when the request went to the server to the first token of content; None for what is no stream of
+              tokens
+    tpot_s:   of a stream, (its finish - first token) / (output tokens - 1); None below two tokens
+    input_tokens, output_tokens: None where nobody counted them
+    tokens_estimated: were they counted from the pieces of the stream, for want of the server's own count?
+    finish:   why the model stopped, in its own word (`stop`, `length`), None if it does not say
     """
 
     ended_s: float
@@ -56,6 +65,32 @@ class RequestRecord:
     duration_s: float
     request_bytes: int
     response_bytes: int
+    request_id: str | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    tokens_estimated: bool = False
+    finish: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRecord:
+    """One score of one answer: how good it was, from 0 to 1, by somebody's measure.
+
+    ended_s: epoch seconds; of the score, which may come long after its answer
+    service, split, arm, revision_id, label: those of the request that was answered
+    name:    of the measure, as the release file calls it
+    """
+
+    ended_s: float
+    service: str
+    split: str
+    arm: Role
+    revision_id: str
+    label: str | None
+    name: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +113,10 @@ class Window:
     latency:  duration_s of the OK ones (a FAILED one has no honest duration; the judge counts it as slower than all)
     ttfb:     ttfb_s of the OK ones
     reasons:  (reason, count) of the failures, ascending by reason
+    ttft, tpot: ttft_s and tpot_s of the OK ones that have them
+    input_tokens, output_tokens: of the OK ones together
+    scores:   (name, scores) that came in this interval, ascending by name; of whatever share of the answers has any
+    external: (metric, events) that were counted elsewhere, ascending by metric; such a window has no requests
     """
 
     service: str
@@ -94,6 +133,12 @@ class Window:
     latency: Histogram = EMPTY
     ttfb: Histogram = EMPTY
     reasons: tuple[tuple[str, int], ...] = ()
+    ttft: Histogram = EMPTY
+    tpot: Histogram = EMPTY
+    input_tokens: int = 0
+    output_tokens: int = 0
+    scores: tuple[tuple[str, ScoreCounts], ...] = ()
+    external: tuple[tuple[str, Tally], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graylift.domain.spec import LabelRule, ServingProtocol
+from graylift.domain.limits import Limits
+from graylift.domain.spec import LabelRule, ServingProtocol, Sticky
 from graylift.domain.weights import Weights
 
 
@@ -26,6 +27,7 @@ class ServiceRoutes:
     salt:      makes each release hash users afresh; constant within a release, so that nobody moves back
     split:     names the stage that assigns requests now; it comes back in every record
     draining:  get no new request but keep what runs
+    limits:    what clients may ask of the service, whichever arm they come to; None: all they like
     """
 
     service: str
@@ -34,11 +36,12 @@ class ServiceRoutes:
     candidate: Backend | None
     weights: Weights
     match: tuple[LabelRule, ...]
-    sticky_header: str | None
+    sticky: Sticky | None
     salt: str
     split: str
     timeout_s: float
     draining: tuple[Backend, ...] = ()
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

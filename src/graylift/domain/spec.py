@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, assert_never
 
 from graylift.domain.engine import Precision, Profile, Runtime
+from graylift.domain.limits import Limits
+from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
 
 
@@ -14,6 +16,27 @@ class ServingProtocol(Enum):
     """What clients of the service speak."""
 
     OPEN_INFERENCE = "open-inference"
+    OPENAI = "openai"
+    """What OpenAI's clients ask under /v1: chat completions, completions, embeddings, models."""
+
+    @property
+    def ready_path(self) -> str:
+        """What every server of this protocol answers to a GET once it is ready."""
+        match self:
+            case ServingProtocol.OPEN_INFERENCE:
+                return "/v2/health/ready"
+            case ServingProtocol.OPENAI:
+                return "/v1/models"
+
+    @property
+    def ready_statuses(self) -> range:
+        """With which of these it does so."""
+        match self:
+            case ServingProtocol.OPEN_INFERENCE:
+                return range(200, 201)
+            case ServingProtocol.OPENAI:
+                # Many servers tell their models only to whoever has a key; while they load, all answer 503.
+                return range(200, 500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +59,13 @@ class Serving:
     max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
                do not see each other, and runs each alone if they do. AUTO: as many as pay, measured likewise
     max_queue_delay_s: how long a request may wait for company while a context is free
+    max_queue: requests that may wait for their turn; the next one is turned away with 503
     """
 
     contexts: int | Auto = 1
     max_batch: int | Auto = 1
     max_queue_delay_s: float = 0.0
+    max_queue: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +76,7 @@ class OnnxModel:
     threads: threads for one inference
     precision, profiles, calibration: see `EngineSpec`
     inputs, outputs: renamings where the model's own tensor names differ from the served ones
+    settings: see `EngineSpec`
     """
 
     onnx: str
@@ -62,6 +88,7 @@ class OnnxModel:
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
     serving: Serving = Serving()
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,43 +112,72 @@ class MarginKind(Enum):
     """candidate / stable, as in 1.10x"""
     POINTS = "pp"
     """candidate - stable in percentage points, as in 0.5pp"""
+    SCORE = "score"
+    """candidate - stable of a score from 0 to 1, as in -0.01: the sign says which way is worse"""
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How much worse than stable. RATIO: value > 1 (1.10x is 1.10). POINTS: value > 0, as a share (0.5pp is 0.005)."""
+    """How much worse than stable. RATIO: value > 1 (1.10x is 1.10). POINTS: value > 0, as a share (0.5pp is 0.005).
+    SCORE: -1 < value < 1 and not 0; below 0 where a lower score is worse."""
 
     kind: MarginKind
     value: float
 
+    @property
+    def room(self) -> float:
+        """Of two margins of one check, the one with more room is the looser."""
+        return abs(self.value)
+
     def __str__(self) -> str:
-        if self.kind is MarginKind.RATIO:
-            return f"{self.value:.2f}x" if round(self.value, 2) == self.value else f"{self.value:g}x"
-        return f"{self.value * 100:g}pp"
+        match self.kind:
+            case MarginKind.RATIO:
+                return f"{self.value:.2f}x" if round(self.value, 2) == self.value else f"{self.value:g}x"
+            case MarginKind.POINTS:
+                return f"{self.value * 100:g}pp"
+            case MarginKind.SCORE:
+                return f"{self.value:+g}"
+            case _:
+                assert_never(self.kind)
 
 
 class Metric(Enum):
-    """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it."""
+    """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it.
+    TTFT, TPOT: of streamed answers, seconds to the first token and for each token after it.
+    SCORE: how good the answers were, from 0 to 1, by a measure of the user's.
+    SHARE: of events that somebody else counts, the share of bad ones."""
 
     ERRORS = "errors"
     LATENCY = "latency"
+    TTFT = "ttft"
+    TPOT = "tpot"
+    SCORE = "score"
+    SHARE = "share"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One rule on traffic, with its two margins; between them neither FAIL nor PASS is claimed.
 
-    quantile: for LATENCY, in (0, 1); None for ERRORS
+    quantile: in (0, 1) for LATENCY, TTFT and TPOT; None for the others
+    score:    the measure's name, for SCORE; None for the others
+    share:    the user's name for it, for SHARE; None for the others
+    origin:   where a SHARE is read; None for the others
     """
 
     metric: Metric
     quantile: float | None
     rollback_if_worse: Margin
     promote_if_within: Margin
+    score: str | None = None
+    share: str | None = None
+    origin: MetricOrigin | None = None
 
     @property
     def name(self) -> str:
-        """How people call it, unique in a release: `errors`, `latency p99`, `latency p99.9`."""
+        """How people call it, unique in a release: `errors`, `latency p99`, `ttft p99.9`, a name of the user's."""
+        if (own := self.score or self.share) is not None:
+            return own
         if self.quantile is None:
             return self.metric.value
         return f"{self.metric.value} p{self.quantile * 100:.10g}"
@@ -190,17 +246,44 @@ class LabelRule:
     to: Role
 
 
+class StickyBy(Enum):
+    """What of a request tells whose it is. CONVERSATION: its first message, instructions aside."""
+
+    HEADER = "header"
+    COOKIE = "cookie"
+    USER = "user"
+    CONVERSATION = "conversation"
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """Requests that are equal in this stay on one arm. name: of the header or the cookie, None for what has none."""
+
+    by: StickyBy
+    name: str | None = None
+
+    @property
+    def is_in_body(self) -> bool:
+        return self.by in (StickyBy.USER, StickyBy.CONVERSATION)
+
+    def __str__(self) -> str:
+        return self.by.value if self.name is None else f"{self.by.value} {self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingSpec:
     """How requests reach an arm.
 
-    sticky_header: requests with equal values of this header stay on one arm; None draws each request anew
-    timeout_s:     the longest a request may take, its retry included
+    sticky:        what keeps requests together on one arm; None draws each anew
+    timeout_s:     the longest a request may take, its retry included; with OPENAI, where an answer may go on for as
+                   long as tokens come, the longest a server may be silent
+    limits:        what its clients may ask of it; None: all they like
     """
 
-    sticky_header: str | None = None
+    sticky: Sticky | None = None
     match: tuple[LabelRule, ...] = ()
     timeout_s: float = 30.0
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 
+from graylift.envoy import limits
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
-from graylift.envoy.names import CANNOT_COMPUTE, ROUTES, TYPE, Json
+from graylift.envoy.llm import llm_filter
+from graylift.envoy.names import AGENT, CANNOT_COMPUTE, ROUTES, TYPE, Json, status_filter
+from graylift.envoy.own_errors import mappers
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with 413. Each is taken in whole before a model sees it: it can then always be asked
@@ -26,6 +29,7 @@ def bootstrap(
     listen_port: int,
     xds_dir: str,
     access_log: str,
+    agent_socket: str,
     admin_host: str = "127.0.0.1",
     admin_port: int = 0,
 ) -> str:
@@ -35,12 +39,14 @@ def bootstrap(
     listen_port: 0 lets the system choose; the admin answer `/listeners?format=json` tells which
     xds_dir:     where `cds.json` and `rds.json` lie. Envoy watches it for renames: write beside, rename over
     access_log:  path of the log; one JSON line a request and one a failed attempt, read by `access_log.parse`
+    agent_socket: path of the socket on which the agent answers Envoy's questions, when it has any to answer
     """
     config = {
         "node": {"id": node, "cluster": "graylift"},
         "admin": {"address": _address(admin_host, admin_port)},
         "dynamic_resources": {"cds_config": _watched(xds_dir, "cds.json")},
         "static_resources": {
+            "clusters": [_agent(agent_socket)],
             "listeners": [
                 {
                     "name": "gateway",
@@ -49,7 +55,7 @@ def bootstrap(
                         {"filters": [_typed("http_connection_manager", _connections(xds_dir, access_log))]}
                     ],
                 }
-            ]
+            ],
         },
         "overload_manager": {
             "resource_monitors": [
@@ -81,6 +87,9 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                     "max_request_bytes": MAX_BODY_BYTES,
                 },
             ),
+            llm_filter(),
+            # After it, which says how many tokens a request may take.
+            *limits.filters(),
             _typed(
                 "router",
                 {
@@ -93,8 +102,8 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                             "filter": {
                                 "or_filter": {
                                     "filters": [
-                                        _status("GE", 500),
-                                        _status("EQ", CANNOT_COMPUTE),
+                                        status_filter("GE", 500),
+                                        status_filter("EQ", CANNOT_COMPUTE),
                                         {"response_flag_filter": {}},
                                     ]
                                 }
@@ -104,15 +113,7 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                 },
             ),
         ],
-        # Errors in the form that the Open Inference Protocol gives them, also Envoy's own.
-        "local_reply_config": {
-            "mappers": [
-                {
-                    "filter": _status("GE", 400),
-                    "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-                }
-            ]
-        },
+        "local_reply_config": {"mappers": list(mappers())},
         "access_log": [_file_log(access_log, REQUEST_FORMAT)],
         # The edge: a client is not believed what it claims about itself, nor may its x-envoy-* headers set timeouts.
         "use_remote_address": True,
@@ -131,10 +132,24 @@ def _connections(xds_dir: str, access_log: str) -> Json:
     }
 
 
-def _status(comparison: str, status: int) -> Json:
-    # Envoy wants a key by which an operator could change the number at run time; ours is never set.
-    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
-    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
+def _agent(socket: str) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    endpoint = {"address": {"pipe": {"path": socket}}}
+    return {
+        "name": AGENT,
+        "type": "STATIC",
+        "connect_timeout": "0.25s",
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": MAX_CONNECTIONS, "max_pending_requests": MAX_CONNECTIONS}]
+        },
+        "typed_extension_protocol_options": {
+            options: {
+                "@type": f"type.googleapis.com/{options}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {"cluster_name": AGENT, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    }
 
 
 def _typed(name: str, config: Json) -> Json:

@@ -99,7 +99,12 @@ def _checked(backend: Backend, protocol: ServingProtocol) -> Json:
                 "no_traffic_interval": "0.5s",
                 "unhealthy_threshold": 3,
                 "healthy_threshold": 1,
-                "http_health_check": {"path": _ready_path(protocol)},
+                "http_health_check": {
+                    "path": protocol.ready_path,
+                    "expected_statuses": [
+                        {"start": protocol.ready_statuses.start, "end": protocol.ready_statuses.stop}
+                    ],
+                },
             }
         ],
         # Only refused connections eject it. Ejecting for what it answered would count requests that it never saw as its
@@ -160,12 +165,6 @@ _BREAKERS = {
 def _http_options(options: Json) -> Json:
     name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {name: {"@type": f"type.googleapis.com/{name}", **options}}
-
-
-def _ready_path(protocol: ServingProtocol) -> str:
-    match protocol:
-        case ServingProtocol.OPEN_INFERENCE:
-            return "/v2/health/ready"
 
 
 def _host_port(backend: Backend) -> tuple[str, int]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import assert_never
 
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
+from graylift.domain.spec import ServingProtocol, Sticky, StickyBy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SALT = re.compile(r"[A-Za-z0-9._-]+")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -41,9 +44,8 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
             yield f"address {backend.address!r} of {backend.revision_id} is not host:port"
     if service.candidate is None and service.weights.candidate > 0:
         yield f"candidate weight {service.weights} without a candidate"
-    if service.sticky_header is not None:
-        if not _HEADER.fullmatch(service.sticky_header.lower()):
-            yield f"sticky header {service.sticky_header!r} is no header name"
+    if service.sticky is not None:
+        yield from _sticky_problems(service.sticky, service.protocol)
         if not _SALT.fullmatch(service.salt):
             yield f"salt {service.salt!r} must be made of letters, digits, '.', '_' and '-'"
     for rule in service.match:
@@ -55,6 +57,21 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
         yield "its split has no name"
     if not 0 < service.timeout_s < float("inf"):
         yield f"its timeout is {service.timeout_s} s, expected more than 0"
+
+
+def _sticky_problems(sticky: Sticky, protocol: ServingProtocol) -> Iterator[str]:
+    match sticky.by:
+        case StickyBy.HEADER:
+            if not _HEADER.fullmatch((sticky.name or "").lower()):
+                yield f"sticky header {sticky.name!r} is no header name"
+        case StickyBy.COOKIE:
+            if not _COOKIE.fullmatch(sticky.name or ""):
+                yield f"sticky cookie {sticky.name!r} must be named by letters, digits, '_' and '-'"
+        case StickyBy.USER | StickyBy.CONVERSATION:
+            if protocol is not ServingProtocol.OPENAI:
+                yield f"a body of {protocol.value} has no {sticky.by.value} to stay with"
+        case _:
+            assert_never(sticky.by)
 
 
 def backends(service: ServiceRoutes) -> tuple[Backend, ...]:

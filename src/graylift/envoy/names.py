@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from graylift.domain.routing import ServiceRoutes
+from graylift.domain.spec import ServingProtocol
 from graylift.domain.weights import Role
 
 Json: TypeAlias = "dict[str, Any]"
@@ -22,6 +24,9 @@ another may, so a candidate's is asked again of stable. Envoy itself never answe
 
 UNCHECKED = "unchecked/"
 
+AGENT = "gateway/agent"
+"""The cluster by which Envoy reaches the agent beside it: no server of a revision."""
+
 
 def arm(role: Role, revision_id: str) -> str:
     """The cluster to which requests assigned to a revision in this role are sent; the log names it."""
@@ -34,5 +39,25 @@ def arm_from_name(cluster: str) -> tuple[Role, str]:
     return Role(role), revision_id
 
 
+def attempt_limit_s(service: ServiceRoutes) -> float:
+    """How long one attempt may take or, where answers are streams, be silent."""
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            # Half of the time is the candidate's: if it hangs, stable still has the other half.
+            return service.timeout_s / 2
+        case ServingProtocol.OPENAI:
+            return service.timeout_s
+
+
+def seconds(seconds: float) -> str:
+    return f"{seconds:.3f}s"
+
+
 def set_header(name: str, value: str) -> Json:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def status_filter(comparison: str, status: int) -> Json:
+    # Envoy wants a key by which an operator could change the number at run time; ours is never set.
+    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}

@@ -9,23 +9,31 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.routing import GatewayState, RoutingTable
+from graylift.domain.scores import Score, Scored, ScoreFate
 from graylift.envoy import readback
 from graylift.envoy.bootstrap import bootstrap
-from graylift.errors import GatewayBusy, GatewayError
+from graylift.errors import GatewayBusy, GatewayError, TableRefused
+from graylift.gateway.budgets import MemoryBudgets
 from graylift.gateway.config import GatewayConfig
-from graylift.gateway.evidence import LogFollower, SteadyTime
+from graylift.gateway.evidence import POLL_S, LogFollower, SteadyTime
+from graylift.gateway.grpc_server import LONGEST_SOCKET_PATH, GrpcServer
+from graylift.gateway.limiter import Budgets, Limiter
 from graylift.gateway.state import AgentState
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tables import TableKeeper
 from graylift.gateway.tail import end_line
 from graylift.gateway.timeline import Timeline
+from graylift.gateway.valkey_budgets import ValkeyBudgets
+
+_LOG_IS_BEHIND_S = 1.0
+"""How long an answer may be with its client before the agent has read of it; more than Envoy's flush interval."""
 
 
 class GatewayAgent:
@@ -35,6 +43,7 @@ class GatewayAgent:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = replace(config, state_dir=config.state_dir.resolve())
         self._supervisor = Supervisor(self._config, _bootstrap(self._config), self._prepare)
+        self._server = GrpcServer(self._config.socket, lambda: [Limiter(_budgets(self._config))])
         self._tasks: list[asyncio.Task[None]] = []
         self._held = AsyncExitStack()
 
@@ -58,6 +67,8 @@ class GatewayAgent:
                 now=self._now,
             )
             held.callback(self._follower.close)
+            held.push_async_callback(self._server.close)
+            await self._answer_for(*state.tables().known)
             held.push_async_callback(self._supervisor.close)
             await self._supervisor.start()
             await self._follower.begin()
@@ -73,6 +84,10 @@ class GatewayAgent:
         """See `ports.Router`. Returns when Envoy routes by the table, or when Envoy is away; then as soon as it is
         back it is applied."""
         self._check()
+        try:
+            await self._answer_for(table)
+        except GatewayError as exc:
+            raise TableRefused(f"routing table {table.version} has limits, and they cannot be kept: {exc}") from exc
         await self._keeper.apply(table, self._supervisor)
 
     async def observe(self) -> Sequence[GatewayState]:
@@ -100,6 +115,21 @@ class GatewayAgent:
         """See `ports.EvidenceSource`. At most a thousand at a time; ask again for the rest."""
         self._check()
         return await self._follower.read(dict(after).get(self._config.name))
+
+    async def score(self, given: Sequence[Score], known: Mapping[str, Collection[str]]) -> Sequence[Scored]:
+        """See `ports.Scores`. Whoever scores an answer at once may be faster than its line in the log, so what is
+        unknown is asked again for a moment."""
+        self._check()
+        fates = list(self._follower.score(given, known))
+        patience = asyncio.timeout(_LOG_IS_BEHIND_S)
+        with suppress(TimeoutError):
+            async with patience:
+                while late := [number for number, one in enumerate(fates) if one.fate is ScoreFate.UNKNOWN]:
+                    await asyncio.sleep(POLL_S)
+                    again = self._follower.score([given[number] for number in late], known)
+                    for number, fate in zip(late, again, strict=True):
+                        fates[number] = fate
+        return fates
 
     async def close(self) -> None:
         """Stop watching. Envoy serves on and is adopted by the next agent of this folder."""
@@ -136,6 +166,11 @@ class GatewayAgent:
         self._follower.envoy_is_back()
         await self._keeper.resume(self._supervisor)
 
+    async def _answer_for(self, *tables: RoutingTable) -> None:
+        """Be there for the questions that Envoy has by these tables, before it has them."""
+        if any(service.limits is not None for table in tables for service in table.services):
+            await self._server.start()
+
     async def _note_table(self) -> None:
         """Say which table is in force, if that is not the one that was when the last agent ended."""
         dump = await self._supervisor.admin.get("/config_dump")
@@ -153,6 +188,12 @@ class GatewayAgent:
             self._config.xds_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise GatewayError(f"the gateway's folder {self._config.xds_dir} cannot be made: {exc.strerror}") from exc
+        too_long = len(os.fsencode(self._config.socket)) - LONGEST_SOCKET_PATH
+        if too_long > 0:
+            raise GatewayError(
+                f"{self._config.socket} is {too_long} bytes longer than a socket's path may be "
+                f"({LONGEST_SOCKET_PATH}); choose a shorter state directory"
+            )
 
 
 def _bootstrap(config: GatewayConfig) -> str:
@@ -162,7 +203,12 @@ def _bootstrap(config: GatewayConfig) -> str:
         listen_port=config.listen_port,
         xds_dir=str(config.xds_dir),
         access_log=str(config.access_log),
+        agent_socket=str(config.socket),
     )
+
+
+def _budgets(config: GatewayConfig) -> Budgets:
+    return MemoryBudgets() if config.limits_store is None else ValkeyBudgets(config.limits_store)
 
 
 def _locked(config: GatewayConfig) -> int:

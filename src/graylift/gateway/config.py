@@ -21,6 +21,7 @@ class GatewayConfig:
     max_log_bytes: the access log is rotated beyond this size, while the agent runs
     max_reports:   reports kept for a controller that is away (at one a second, 10,000 are nearly three hours); beyond
                    it the oldest are dropped, and the oldest that is left says so in its gap
+    limits_store:  valkey://HOST:PORT of the budgets that several gateways share; None keeps this one's in memory
     """
 
     name: str
@@ -33,6 +34,7 @@ class GatewayConfig:
     flush_ms: int = 100
     max_log_bytes: int = 64 * 1024 * 1024
     max_reports: int = 10_000
+    limits_store: str | None = None
 
     @property
     def xds_dir(self) -> Path:
@@ -60,6 +62,11 @@ class GatewayConfig:
     @property
     def state(self) -> Path:
         return self.state_dir / "agent.db"
+
+    @property
+    def socket(self) -> Path:
+        """Where the agent answers Envoy's questions."""
+        return self.state_dir / "agent.sock"
 
     @property
     def lock(self) -> Path:

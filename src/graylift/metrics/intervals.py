@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from graylift.domain.evidence import AttemptRecord, RequestRecord, Window
+from graylift.domain.evidence import AttemptRecord, RequestRecord, ScoreRecord, Window
 from graylift.metrics.windows import Attempt, WindowSums, explained
 
 
@@ -69,7 +69,7 @@ class Intervals:
         """Number of the oldest interval that is open."""
         return self._first
 
-    def add(self, record: RequestRecord | AttemptRecord) -> None:
+    def add(self, record: RequestRecord | ScoreRecord | AttemptRecord) -> None:
         """ValueError for a record with an impossible number; nothing is counted then."""
         number = max(self._first, number_at(record.ended_s, self._length_s))
         self._open[number].windows.add(record)

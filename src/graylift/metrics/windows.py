@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord, Window
+from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord, ScoreRecord, Window
 from graylift.domain.histogram import bin_of, histogram_from_counts
+from graylift.domain.scores import scores_from_counts, step_of
+from graylift.domain.tally import NO_EVENTS, Tally, tallied
 from graylift.domain.weights import Role
 
 WindowKey: TypeAlias = "tuple[str, str, Role, str, str | None]"
@@ -28,29 +30,48 @@ class WindowSum:
 
     __slots__ = (
         "abandoned",
+        "external",
         "failed",
+        "input_tokens",
         "latency",
+        "output_tokens",
         "reasons",
         "request_bytes",
         "requests",
         "response_bytes",
+        "scores",
+        "tpot",
         "ttfb",
+        "ttft",
         "unanswered",
     )
 
     def __init__(self) -> None:
         self.requests = self.failed = self.unanswered = self.abandoned = 0
         self.request_bytes = self.response_bytes = 0
+        self.input_tokens = self.output_tokens = 0
         self.latency: Counter[int] = Counter()
         self.ttfb: Counter[int] = Counter()
+        self.ttft: Counter[int] = Counter()
+        self.tpot: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.scores: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self.external: dict[str, Tally] = {}
 
     def add(self, record: RequestRecord) -> None:
         match record.outcome:
             case Outcome.OK:
-                self.latency[bin_of(record.duration_s)] += 1
-                if record.ttfb_s is not None:
-                    self.ttfb[bin_of(record.ttfb_s)] += 1
+                timed = (
+                    (self.latency, record.duration_s),
+                    (self.ttfb, record.ttfb_s),
+                    (self.ttft, record.ttft_s),
+                    (self.tpot, record.tpot_s),
+                )
+                # All bins before any count: a record with one impossible number counts nowhere.
+                for counts, number in [(counts, bin_of(value)) for counts, value in timed if value is not None]:
+                    counts[number] += 1
+                self.input_tokens += record.input_tokens or 0
+                self.output_tokens += record.output_tokens or 0
             case Outcome.FAILED:
                 self.failed += 1
                 if not _reached_the_client(record):
@@ -66,6 +87,10 @@ class WindowSum:
         self.request_bytes += record.request_bytes
         self.response_bytes += record.response_bytes
 
+    def add_score(self, record: ScoreRecord) -> None:
+        step = step_of(record.value)
+        self.scores[record.name][step] += 1
+
     def add_window(self, window: Window) -> None:
         self.requests += window.requests
         self.failed += window.failed
@@ -75,7 +100,15 @@ class WindowSum:
         self.response_bytes += window.response_bytes
         self.latency.update(dict(window.latency.bins))
         self.ttfb.update(dict(window.ttfb.bins))
+        self.ttft.update(dict(window.ttft.bins))
+        self.tpot.update(dict(window.tpot.bins))
+        self.input_tokens += window.input_tokens
+        self.output_tokens += window.output_tokens
         self.reasons.update(dict(window.reasons))
+        for name, scores in window.scores:
+            self.scores[name].update(dict(scores.steps))
+        for name, tally in window.external:
+            self.external[name] = tallied((self.external.get(name, NO_EVENTS), tally))
 
     def window(self, key: WindowKey) -> Window:
         service, split, arm, revision_id, label = key
@@ -94,6 +127,12 @@ class WindowSum:
             latency=histogram_from_counts(self.latency),
             ttfb=histogram_from_counts(self.ttfb),
             reasons=tuple(sorted(self.reasons.items())),
+            ttft=histogram_from_counts(self.ttft),
+            tpot=histogram_from_counts(self.tpot),
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            scores=tuple((name, scores_from_counts(counts)) for name, counts in sorted(self.scores.items())),
+            external=tuple((name, self.external[name]) for name in sorted(self.external)),
         )
 
 
@@ -106,17 +145,24 @@ class WindowSums:
         self._sums: defaultdict[WindowKey, WindowSum] = defaultdict(WindowSum)
         self.attempts: Counter[Attempt] = Counter()
 
-    def add(self, record: RequestRecord | AttemptRecord) -> None:
-        if isinstance(record, AttemptRecord):
-            self.attempts[record.revision_id, record.reason] += 1
-        else:
-            key = (record.service, record.split, record.arm, record.revision_id, record.label)
-            self._sums[key].add(record)
+    def add(self, record: RequestRecord | ScoreRecord | AttemptRecord) -> None:
+        match record:
+            case AttemptRecord():
+                self.attempts[record.revision_id, record.reason] += 1
+            case RequestRecord():
+                self._sum_of(record).add(record)
+            case ScoreRecord():
+                self._sum_of(record).add_score(record)
+            case _:
+                assert_never(record)
 
     def add_windows(self, windows: Iterable[Window]) -> None:
         for window in windows:
             key = (window.service, window.split, window.arm, window.revision_id, window.label)
             self._sums[key].add_window(window)
+
+    def _sum_of(self, record: RequestRecord | ScoreRecord) -> WindowSum:
+        return self._sums[record.service, record.split, record.arm, record.revision_id, record.label]
 
     def windows(self) -> tuple[Window, ...]:
         """The sums, ascending by key; failures that a retry hid have no reason in them yet (see `explained`)."""

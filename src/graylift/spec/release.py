@@ -15,6 +15,7 @@ from pathlib import Path
 from graylift.domain.spec import (
     LabelRule,
     OnFailure,
+    OnnxModel,
     ReleaseSpec,
     RevisionSpec,
     RoutingSpec,
@@ -23,11 +24,13 @@ from graylift.domain.spec import (
 from graylift.domain.weights import Role
 from graylift.spec import defaults, judge
 from graylift.spec.checks import read_checks
-from graylift.spec.document import Node
-from graylift.spec.fields import Fields, Read, Wrong
+from graylift.spec.fields import Fields, Read
+from graylift.spec.headers import header, header_value
+from graylift.spec.limits import read_limits
 from graylift.spec.model import MissingFile, read_model
 from graylift.spec.shapes import CHECKS, JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
 from graylift.spec.stages import read_stages
+from graylift.spec.sticky import read_sticky
 from graylift.spec.values import between, choice, duration, matching
 
 API_VERSION = "graylift.dev/v1"
@@ -42,18 +45,9 @@ _revision_name = matching(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
     "write up to 40 letters, digits, `-`, `_` and `.`, a letter or digit at both ends: v2, 2026-03-01",
 )
-_header_token = matching(
-    "a header name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", "write the name of a request header: x-user-id"
-)
-_header_value = matching(
-    "a header value", r"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?", "write printable ASCII, without spaces around"
-)
 _ready_within = between(1, 3600, "write a duration from 1s to 1h", duration)
 _timeout = between(0.1, 3600, "write a duration from 100ms to 1h", duration)
-_protocol = choice(
-    {protocol.value: protocol for protocol in ServingProtocol},
-    {"openai": "it comes with a later version; until then a service speaks open-inference"},
-)
+_protocol = choice({protocol.value: protocol for protocol in ServingProtocol})
 
 
 def read_release(root: Fields, base: Path, missing_file: MissingFile) -> ReleaseSpec:
@@ -76,6 +70,9 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
         names.append(fields.read("revision", _revision_name))
         ready_within = fields.read_or(defaults.READY_WITHIN_S, "readyWithin", _ready_within)
         model = fields.nested("model", MODEL, partial(read_model, base=base, missing_file=missing_file))
+        if protocol.found == (ServingProtocol.OPENAI,) and any(isinstance(found, OnnxModel) for found in model.found):
+            what = "an `onnx` model is served as open-inference, and clients of this service speak openai"
+            fields.problems.add(model.place, what, "name the server by `endpoint`: {endpoint: http://10.0.0.7:8000}")
         return RevisionSpec(names[-1].value, model.value, ready_within.value)
 
     protocol = fields.read("protocol", _protocol)
@@ -87,8 +84,15 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     checks = fields.nested_or(
         defaults.PRE_RELEASE_CHECKS, "checks", CHECKS, partial(read_checks, base=base, missing_file=missing_file)
     )
-    routing = fields.nested_or(RoutingSpec(timeout_s=defaults.TIMEOUT_S), "routing", ROUTING, _read_routing)
-    judging = fields.nested_or(judge.DEFAULT, "judge", JUDGE, judge.read_judge)
+    timeout_s = defaults.SILENCE_S if protocol.found == (ServingProtocol.OPENAI,) else defaults.TIMEOUT_S
+    routing = fields.nested_or(
+        RoutingSpec(timeout_s=timeout_s),
+        "routing",
+        ROUTING,
+        partial(_read_routing, timeout_s=timeout_s, protocol=protocol),
+    )
+    spoken = protocol.value if protocol.found else ServingProtocol.OPEN_INFERENCE
+    judging = fields.nested_or(judge.default_for(spoken), "judge", JUDGE, partial(judge.read_judge, spoken))
     on_failure = fields.read_or(OnFailure.ROLLBACK, "onFailure", choice({member.value: member for member in OnFailure}))
     stages = read_stages(fields, judging.value.checks if judging.found else None)
     return ReleaseSpec(
@@ -105,32 +109,25 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     )
 
 
-def _read_routing(fields: Fields) -> RoutingSpec:
-    sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", _header).value)
+def _read_routing(fields: Fields, timeout_s: float, protocol: Read[ServingProtocol]) -> RoutingSpec:
+    sticky = fields.nested_or(None, "sticky", STICKY, partial(read_sticky, protocol=protocol))
     rules = fields.each("match", MATCH, _read_rule) if fields.has("match") else Read(fields.place, ((),))
-    timeout = fields.read_or(defaults.TIMEOUT_S, "timeout", _timeout)
+    timeout = fields.read_or(timeout_s, "timeout", _timeout)
+    limits = read_limits(fields, protocol)
     first: dict[tuple[str, str], Read[LabelRule]] = {}
     for rule in rules.value:
         for value in rule.found:
             if (other := first.setdefault((value.header, value.value), rule)) is not rule:
                 what = f"line {other.place.line} sends the same requests somewhere already; the first rule wins"
                 fields.problems.add(rule.place, what, "delete one of the two rules")
-    return RoutingSpec(sticky.value, tuple(rule.value for rule in rules.value), timeout.value)
+    return RoutingSpec(sticky.value, tuple(rule.value for rule in rules.value), timeout.value, limits)
 
 
 def _read_rule(fields: Fields) -> LabelRule:
-    header = fields.read("header", _header)
-    value = fields.read("exact", _header_value)
+    name = fields.read("header", header)
+    value = fields.read("exact", header_value)
     to = fields.read("to", choice({role.value: role for role in Role}))
-    return LabelRule(header.value, value.value, to.value)
-
-
-def _header(node: Node) -> str:
-    """Names of headers do not depend on case; the lower one is theirs in HTTP/2."""
-    header = _header_token(node).lower()
-    if header == "host" or header.startswith("x-graylift-"):
-        raise Wrong(node.place, f"`{header}` is read or written by the gateway itself", "choose a header of your own")
-    return header
+    return LabelRule(name.value, value.value, to.value)
 
 
 def _digest(spec: ReleaseSpec) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from graylift.domain.engine import Runtime
 from graylift.spec.fields import Shape
 
+RUNTIMES = {runtime.value: runtime for runtime in Runtime if runtime is not Runtime.PYTORCH}
+"""That a release may have. PyTorch's programs are compared with, and have no source to be checked against."""
+
 ROOT = Shape(
     "the release file",
     {
@@ -24,7 +27,7 @@ METADATA = Shape("metadata", {"name": "the name of the service, as in file-type"
 SPEC = Shape(
     "spec",
     {
-        "protocol": "what clients of the service speak: open-inference",
+        "protocol": "what clients of the service speak: open-inference or openai",
         "stable": "the revision in production: {revision: v1, model: {onnx: models/v1.onnx}}",
         "candidate": "the revision to release: {revision: v2, model: {onnx: models/v2.onnx}}",
         "checks": "what must hold before any user sees the candidate: {parity: {samples: samples.npz}}",
@@ -49,14 +52,16 @@ MODEL = Shape(
     {
         "onnx": "the path of the model, from the folder of this file",
         "endpoint": "http://host:port of a server that runs already",
-        "runtime": f"what executes the model: {', '.join(runtime.value for runtime in Runtime)}",
+        "runtime": f"what executes the model: {', '.join(RUNTIMES)}",
         "threads": "threads for one inference",
         "precision": "the numbers it computes with, as in fp32",
         "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
         "calibration": "the path of an .npz with real inputs, for int8 alone",
+        "settings": "what else may be set of the runtime, as in {workspace: 4GiB}",
         "contexts": "inferences at once, each with its threads, or auto",
         "maxBatchSize": "rows that may share one inference, as in 8, or auto",
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
+        "maxQueue": "requests that may wait for their turn, as in 64; the next one is turned away",
         "inputs": "{served name: the model's own name}, where they differ",
         "outputs": "{served name: the model's own name}, where they differ",
     },
@@ -127,11 +132,19 @@ ROUTING = Shape(
         "sticky": "{header: x-user-id}: equal values stay on one revision",
         "match": "rules that send labelled requests to one revision, whatever the weights",
         "timeout": "the longest a request may take, as in 30s",
+        "limits": "what clients may ask: [{key: {header: x-api-key}, requests: 100/s}]",
+        "whenLimiterAway": "allow or deny: what happens to limited requests while nobody can count them",
     },
-    later={"limits": "delete it, and limit requests in front of Graylift until then"},
 )
 
-STICKY = Shape("spec.routing.sticky", {"header": "the name of a request header, as in x-user-id"})
+STICKY = Shape(
+    "spec.routing.sticky",
+    {
+        "header": "the name of a request header, as in x-user-id",
+        "cookie": "the name of a cookie, which the gateway sets, as in visitor",
+        "body": "user or conversation: what of an openai request's body tells whose it is",
+    },
+)
 
 MATCH = Shape(
     "spec.routing.match[]",
@@ -140,6 +153,26 @@ MATCH = Shape(
         "exact": "the whole value the header must have",
         "to": "candidate or stable",
     },
+)
+
+LIMIT = Shape(
+    "spec.routing.limits[]",
+    {
+        "key": "{header: x-api-key}: each value of this header has a budget of its own",
+        "label": "{header: x-tenant, exact: batch}: only requests with this label",
+        "path": "only requests to this path and those below it, as in /v1/embeddings",
+        "requests": "how many, as in 100/s",
+        "tokens": "how many of prompts and answers together, as in 60000/m",
+        "concurrent": "how many at once, as in 20",
+        "answerTokens": "reserved for an answer whose request sets no max_tokens, as in 1024",
+    },
+)
+
+LIMIT_KEY = Shape("spec.routing.limits[].key", {"header": "the name of a request header, as in x-api-key"})
+
+LIMIT_LABEL = Shape(
+    "spec.routing.limits[].label",
+    {"header": "the name of a request header, as in x-tenant", "exact": "the whole value the header must have"},
 )
 
 STAGE = Shape(
@@ -169,17 +202,42 @@ JUDGE = Shape(
 METRIC = Shape(
     "spec.judge.metrics[]",
     {
-        "name": "errors or latency",
-        "quantile": "which quantile of the latency, as in 0.99",
+        "name": "errors, latency, ttft, tpot, or the name of a score",
+        "quantile": "which quantile of the time, as in 0.99",
         "rollbackIfWorse": "how much worse than stable is too much. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
         "promoteIfWithin": "how close to stable is good enough. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
+        "prometheus": "where it is read, under a name of your own: {url: http://127.0.0.1:9090, bad: ..., total: ...}",
+        "otlp": "what the servers push by OTLP, under a name of your own: {histogram: ..., above: 0.5}",
+    },
+)
+
+PROMETHEUS = Shape(
+    "spec.judge.metrics[].prometheus",
+    {
+        "url": "where it is, as in http://127.0.0.1:9090",
+        "histogram": "a histogram, without `_bucket`, as in vllm:request_queue_time_seconds",
+        "above": "one of its bucket bounds: values above it are bad events",
+        "bad": "instead of a histogram, a counter of bad events",
+        "total": "and the counter of all events",
+        "labels": 'what selects its series: {version: "{revision}"}; {revision} becomes v1 and v2',
+        "every": "the interval in which both revisions are compared, several scrapes long, as in 60s",
+    },
+)
+
+OTLP = Shape(
+    "spec.judge.metrics[].otlp",
+    {
+        "histogram": "the instrument's name, as in gen_ai.server.time_to_first_token",
+        "above": "one of its bucket bounds: values above it are bad events",
+        "attributes": "what a data point must have: {gen_ai.request.model: tiny}",
+        "every": "the interval in which both revisions are compared, several exports long, as in 3m",
     },
 )
 
 SHAPES = (
     *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
     *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
-    *(ROUTING, STICKY, MATCH, STAGE, JUDGE, METRIC),
+    *(ROUTING, STICKY, MATCH, LIMIT, LIMIT_KEY, LIMIT_LABEL, STAGE, JUDGE, METRIC, PROMETHEUS, OTLP),
 )
