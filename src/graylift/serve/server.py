@@ -11,22 +11,16 @@ import signal
 import socket
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
 
-from graylift.domain.spec import AUTO
 from graylift.errors import EngineError
-from graylift.serve.app import App
-from graylift.serve.batcher import Batcher
 from graylift.serve.connection import Connection
-from graylift.serve.inference import Inference, Stage
-from graylift.serve.metrics import Metrics
-from graylift.serve.model import ServedModel
-from graylift.serve.options import MOST_CONTEXTS, Options
-from graylift.serve.starting import start
+from graylift.serve.inference import Stage
+from graylift.serve.options import Options
+from graylift.serve.tensors import TensorFront
 
 if TYPE_CHECKING:
     from graylift.serve.grpc_front import GrpcFront
@@ -58,14 +52,10 @@ def run(options: Options) -> int:
 class _Process:
     def __init__(self, options: Options) -> None:
         self._options = options
-        contexts = MOST_CONTEXTS if options.contexts == AUTO else options.contexts
-        self._pool = ThreadPoolExecutor(contexts, thread_name_prefix="context")
-        metrics = Metrics(options.service, options.version)
-        self._batcher = Batcher(self._pool, contexts, options.max_queue, metrics)
-        self._inference = Inference(options.service, options.version, self._batcher, metrics)
+        self._front = TensorFront(options)
         self._server = _Server(
             uvicorn.Config(
-                App(self._inference, max_body_bytes=options.max_body_bytes),
+                self._front,
                 http=Connection,
                 ws="none",
                 lifespan="off",
@@ -106,7 +96,7 @@ class _Process:
     async def _listen_for_grpc(self, port: int) -> bool:
         from graylift.serve.grpc_front import GrpcFront
 
-        self._grpc = GrpcFront(self._inference, max_body_bytes=self._options.max_body_bytes)
+        self._grpc = GrpcFront(self._front.inference, max_body_bytes=self._options.max_body_bytes)
         try:
             bound = await self._grpc.start(self._options.host, port)
         except OSError as exc:
@@ -116,33 +106,17 @@ class _Process:
         return True
 
     async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
         began = time.monotonic()
-
-        def loaded(model: ServedModel) -> None:
-            loop.call_soon_threadsafe(setattr, self._inference, "model", model)
-
         try:
-            started = await loop.run_in_executor(self._pool, start, self._options, loaded)
+            await self._front.start()
         except EngineError as exc:
             log.critical("cannot serve %s: %s", self._options.revision_id, exc)
             self._status = EXIT_NOT_LOADED
             self._server.should_exit = True
             return
-        self._inference.model = started.model
-        self._batcher.policy = started.policy
-        self._batcher.quick_elements = started.quick_elements
-        self._batcher.widen(started.contexts)
-        self._inference.metrics.serves(
-            started.manifest.digest,
-            started.manifest.runtime.value,
-            self._options.revision_id,
-            contexts=started.contexts,
-            max_rows=started.policy.max_rows,
-        )
         _rest_garbage()
-        if self._inference.stage is Stage.STARTING:
-            self._inference.stage = Stage.READY
+        if self._front.stage is Stage.STARTING:
+            self._front.stage = Stage.READY
             log.info("ready: %.2f s after the start", time.monotonic() - began)
 
     def _read_stdin(self) -> None:
@@ -153,10 +127,10 @@ class _Process:
                 self._drain("stdin closed")
 
     def _drain(self, why: str) -> None:
-        if self._inference.stage is Stage.DRAINING:
+        if self._front.stage is Stage.DRAINING:
             return
-        self._inference.stage = Stage.DRAINING
-        log.info("drain: %s, %d running, %d waiting", why, self._batcher.running, self._batcher.waiting)
+        self._front.stage = Stage.DRAINING
+        log.info("drain: %s, %d running, %d waiting", why, self._front.running, self._front.waiting)
         loop = asyncio.get_running_loop()
         loop.call_later(self._options.drain_timeout_s, self._cut)
         if self._grpc is not None:

@@ -149,7 +149,7 @@ def _with_best_contexts(
 
 def _most_contexts(manifest: Manifest) -> int:
     match manifest.runtime:
-        case Runtime.ONNXRUNTIME | Runtime.OPENVINO:
+        case Runtime.ONNXRUNTIME | Runtime.OPENVINO | Runtime.PYTORCH:
             return min(len(os.sched_getaffinity(0)), MOST_CONTEXTS)
         case Runtime.TENSORRT | Runtime.TENSORRT_RTX:
             return MOST_CONTEXTS
