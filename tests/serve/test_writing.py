@@ -14,7 +14,7 @@ from graylift.engine.language import LanguageSettings, Tell
 from graylift.errors import EngineError, InputError
 from graylift.protocols.language import Finish, Message, Piece, Sampling
 from graylift.protocols.sse import EventReader
-from graylift.serve.app import Stage
+from graylift.serve.inference import Stage
 from graylift.serve.options import Options, options_from_arguments
 from graylift.serve.writing import LanguageFront
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import assert_never
+from typing import Literal, assert_never
 
 from graylift.domain.engine import Packing, Precision, Profile, Runtime
 from graylift.domain.limits import Limits
@@ -47,19 +47,23 @@ class TensorName:
     own: str
 
 
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """How a model server runs its engine.
 
-    contexts:  inferences at once
+    contexts:  inferences at once; AUTO: as many as pay on its machine, which the server measures at its start
     max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
-               do not see each other, and runs each alone if they do
+               do not see each other, and runs each alone if they do. AUTO: as many as pay, measured likewise
     max_queue_delay_s: how long a request may wait for company while a context is free
     max_queue: requests that may wait for their turn; the next one is turned away with 503
     """
 
-    contexts: int = 1
-    max_batch: int = 1
+    contexts: int | Auto = 1
+    max_batch: int | Auto = 1
     max_queue_delay_s: float = 0.0
     max_queue: int = 256
 

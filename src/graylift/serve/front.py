@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from graylift.serve.app import Stage
 from graylift.serve.http import Receive, Scope, Send
+from graylift.serve.inference import Stage
 
 
 class Front(Protocol):

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from graylift.engine.artefacts import ArtefactStore
-from graylift.engine.load import load
-from graylift.serve.app import App, Stage
+from graylift.domain.spec import AUTO
+from graylift.serve.app import App
 from graylift.serve.batcher import Batcher
 from graylift.serve.http import Receive, Scope, Send
+from graylift.serve.inference import Inference, Stage
 from graylift.serve.metrics import Metrics
-from graylift.serve.model import ServedModel, served_model
-from graylift.serve.options import Options
-from graylift.serve.policy import BatchPolicy
-from graylift.serve.stacking import objection
-from graylift.serve.warmup import warm
-
-log = logging.getLogger(__name__)
+from graylift.serve.model import ServedModel
+from graylift.serve.options import MOST_CONTEXTS, Options
+from graylift.serve.starting import start
 
 
 class TensorFront:
-    """A `Front`."""
+    """A `Front`. inference: what the gRPC front asks."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._pool = ThreadPoolExecutor(options.contexts, thread_name_prefix="context")
+        contexts = MOST_CONTEXTS if options.contexts == AUTO else options.contexts
+        self._pool = ThreadPoolExecutor(contexts, thread_name_prefix="context")
         metrics = Metrics(options.service, options.version)
-        self._batcher = Batcher(self._pool, options.contexts, options.max_queue, metrics)
-        self._app = App(options.service, options.version, self._batcher, metrics, max_body_bytes=options.max_body_bytes)
+        self._batcher = Batcher(self._pool, contexts, options.max_queue, metrics)
+        self.inference = Inference(options.service, options.version, self._batcher, metrics)
+        self._app = App(self.inference, max_body_bytes=options.max_body_bytes)
 
     @property
     def stage(self) -> Stage:
-        return self._app.stage
+        return self.inference.stage
 
     @stage.setter
     def stage(self, stage: Stage) -> None:
-        self._app.stage = stage
+        self.inference.stage = stage
 
     @property
     def running(self) -> int:
@@ -53,41 +48,21 @@ class TensorFront:
         await self._app(scope, receive, send)
 
     async def start(self) -> None:
-        """Both in a context's thread: the loop answers health checks meanwhile."""
+        """In a context's thread: the loop answers health checks meanwhile."""
         loop = asyncio.get_running_loop()
-        began = time.monotonic()
-        model = await loop.run_in_executor(self._pool, _loaded, self._options)
-        self._app.model = model
-        log.info(
-            "loaded: %s, %s -> %s, in %.2f s",
-            self._options.artefact,
-            ", ".join(map(str, model.interface.inputs)),
-            ", ".join(map(str, model.interface.outputs)),
-            time.monotonic() - began,
+
+        def loaded(model: ServedModel) -> None:
+            loop.call_soon_threadsafe(setattr, self.inference, "model", model)
+
+        started = await loop.run_in_executor(self._pool, start, self._options, loaded)
+        self.inference.model = started.model
+        self._batcher.policy = started.policy
+        self._batcher.quick_elements = started.quick_elements
+        self._batcher.widen(started.contexts)
+        self.inference.metrics.serves(
+            started.manifest.digest,
+            started.manifest.runtime.value,
+            self._options.revision_id,
+            contexts=started.contexts,
+            max_rows=started.policy.max_rows,
         )
-        warmed = await loop.run_in_executor(self._pool, partial(warm, model, profiles=model.profiles))
-        if warmed.problem is None:
-            log.info(
-                "warmed: %d runs, first %.1f ms, last %.1f ms", warmed.runs, warmed.first_s * 1e3, warmed.last_s * 1e3
-            )
-        else:
-            log.warning("warmed: not fully (%d runs), it fails on zeros: %s", warmed.runs, warmed.problem)
-        if self._options.max_batch > 1:
-            why_not = await loop.run_in_executor(self._pool, objection, model, warmed.size, model.profiles)
-            if why_not is None:
-                self._batcher.policy = BatchPolicy(self._options.max_batch, self._options.max_queue_delay_s)
-                log.info(
-                    "batching: up to %d rows a run, %g ms for company",
-                    self._options.max_batch,
-                    self._options.max_queue_delay_s * 1e3,
-                )
-            else:
-                log.warning("batching: off, each request runs alone: %s", why_not)
-
-
-def _loaded(options: Options) -> ServedModel:
-    """Runs in a context's thread: the runtime is imported here, and a large engine takes a while."""
-    store = ArtefactStore(options.artefacts)
-    runner = load(store, options.artefact, options.contexts)
-    manifest = store.manifest(options.artefact)
-    return served_model(runner, manifest.runtime.value, options.inputs, options.outputs, manifest.profiles)

@@ -26,8 +26,8 @@ from graylift.errors import EngineError, InputError, ProtocolError
 from graylift.protocols import openai, sse
 from graylift.protocols.language import Finish, Piece, Sampling, Usage
 from graylift.protocols.openai import ChatRequest, CompletionRequest, Heading
-from graylift.serve.app import Stage
 from graylift.serve.http import CLOSE, JSON, Header, Receive, Scope, Send, answer, answer_early, read_body
+from graylift.serve.inference import Stage
 from graylift.serve.language_metrics import LanguageMetrics
 from graylift.serve.metrics import CONTENT_TYPE
 from graylift.serve.options import Options

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from graylift.domain.engine import Packing, Precision, Profile, ProfileShape, Runtime
-from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, Serving, TensorName
+from graylift.domain.spec import AUTO, Auto, EndpointModel, GgufModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong, nearest
@@ -66,8 +66,8 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     if precision.found:
         _demand_calibration(fields, precision)
     settings = _read_settings(fields, runtime)
-    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
-    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
+    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", _or_auto(256))
+    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", _or_auto(65_536))
     max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
     max_queue = fields.read_or(defaults.SERVING.max_queue, "maxQueue", integer(0, 100_000))
     if max_batch.found == (1,):
@@ -124,6 +124,18 @@ def _refuse_all_but(fields: Fields, own: Sequence[str], beside: str, why: str) -
     for name in MODEL.fields:
         if name not in own:
             fields.refuse(name, f"`{name}` has no place beside `{beside}`, {why}", "delete one of them")
+
+
+def _or_auto(high: int) -> Callable[[Node], int | Auto]:
+    """A whole number from 1 to `high`, or the word for what the server finds best."""
+    counted = integer(1, high)
+
+    def reader(node: Node) -> int | Auto:
+        if isinstance(node, Scalar) and node.text == AUTO:
+            return AUTO
+        return counted(node)
+
+    return reader
 
 
 def file_path(node: Node, base: Path, missing_file: MissingFile) -> str:
