@@ -20,7 +20,6 @@ from typing import Any
 import aiohttp
 import orjson
 from rich.console import Console
-from rich.table import Table
 
 from graylift.adapters.sql_store import SqlStore
 from graylift.cli.desk import command_of, newest_release, open_store
@@ -206,21 +205,18 @@ def _streams(traffic: dict[str, Any], console: Console) -> None:
     revisions = [revision for revision in traffic.get("revisions", ()) if "streams" in revision]
     if not revisions:
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("revision", "answers", "first token p50 / p90", "time per token p50 / p90", "tokens/s", "ended by"):
-        table.add_column(title, no_wrap=True)
+    console.print("What they felt of each revision's streams:")
     for revision in revisions:
         streams: dict[str, Any] = revision["streams"]
         first, pace = streams["first_token_ms"], streams["per_token_ms"]
-        table.add_row(
-            str(revision["revision"]),
-            f"{revision['answers']:,}",
-            f"{_ms(first['p50'])} / {_ms(first['p90'])}",
-            f"{_ms(pace['p50'])} / {_ms(pace['p90'])}",
-            str(streams["tokens_per_s"]),
-            ", ".join(f"{reason} {count:,}" for reason, count in streams["finishes"].items()),
+        ended = ", ".join(f"{reason} {count:,}" for reason, count in streams["finishes"].items())
+        console.print(
+            f"  {revision['revision']}: {revision['answers']:,} answers, first token p50 {_ms(first['p50'])} p90 "
+            f"{_ms(first['p90'])}, time per token p50 {_ms(pace['p50'])} p90 {_ms(pace['p90'])}, "
+            f"{streams['tokens_per_s']} tokens/s, ended by {ended}",
+            markup=False,
+            soft_wrap=True,
         )
-    console.print(table)
 
 
 def _ms(milliseconds: float | None) -> str:
