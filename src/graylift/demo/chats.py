@@ -147,9 +147,9 @@ _JUDGED = """\
     # The chance that a good candidate is ever rolled back, over the whole release and however often one looks.
     falseRollback: 1%
     # Two margins each: worse than the first, established, rolls back; within the second, established, lets go on.
-    # What users of a stream feel is its first token and its pace. Here everything shares two cores, so the margin of the
-    # first token, which waits for others' prompts, is wide. The pace is steadier: a server with half again the traffic
-    # of another writes each token some 10 % later.
+    # What users of a stream feel is its first token and its pace. Here everything shares two cores, so the margin of
+    # the first token, which waits for others' prompts, is wide. The pace is steadier: a server with half again the
+    # traffic of another writes each token some 10 % later.
     metrics:
       - {name: errors, rollbackIfWorse: 5pp, promoteIfWithin: 15pp}
       - {name: ttft, quantile: 0.5, rollbackIfWorse: 3x, promoteIfWithin: 5x}
