@@ -30,7 +30,7 @@ spec:
   protocol: openai
   stable: {{revision: f16, model: {{gguf: {source}}}}}
   candidate: {{revision: candidate, model: {{gguf: {source}, precision: {precision}}}}}
-  stages: [{{weight: 100, watch: 10s}}]
+  stages: [{{weight: 20, observe: 10s}}, {{weight: 100, watch: 10s}}]
 """
     return parse(text, "release.yaml", Path("/"))
 
