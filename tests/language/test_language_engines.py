@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -62,16 +63,18 @@ def test_equal_inputs_give_the_artefact_that_is_there_and_it_says_what_it_is(
 def test_what_is_packed_as_asked_is_copied_as_it_is_and_a_template_may_be_replaced(
     source: Path, artefacts: Path, engine: Manifest, tmp_path: Path
 ) -> None:
+    assert engine.language is not None
     packed = ArtefactStore(artefacts).open(engine.digest)
     goal = tmp_path / "again.gguf"
-    write_packed(packed, goal, Packing.Q8_0, template="{{ messages[0].content }}")
-    assert facts_of(goal).chat_template == "{{ messages[0].content }}"
+    facts = write_packed(packed, goal, Packing.Q8_0, template="{{ messages[0].content }}")
+    assert facts == dataclasses.replace(facts_of(goal), packing=Packing.Q8_0)
+    assert facts.chat_template == "{{ messages[0].content }}"
     own, before = goal.read_bytes(), packed.read_bytes()
     assert own[-(1 << 20) :] == before[-(1 << 20) :]
-    assert facts_of(packed).parameters == facts_of(goal).parameters
+    assert engine.language == dataclasses.replace(facts, chat_template=engine.language.chat_template)
 
 
-@pytest.mark.parametrize("length", [0, 3, 100, 5_000, 1_000_000, 90_000_000])
+@pytest.mark.parametrize("length", [0, 100, 1_000_000, 90_000_000])
 def test_a_file_that_is_cut_off_is_refused_in_words(source: Path, tmp_path: Path, length: int) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(source.read_bytes()[:length])

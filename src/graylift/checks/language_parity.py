@@ -42,7 +42,7 @@ _LIMIT = {
 }
 """Perplexity ratio at most. Sound packings of larger models lie well below; these are for small ones, which suffer
 more."""
-_TOPICS = ("assignment", "import", "lambda", "exceptions", "strings", "with")
+_TOPICS = ("assignment", "import", "lambda", "exceptions", "with")
 _TOKENS = 320
 """Of each text."""
 _Z = 1.96

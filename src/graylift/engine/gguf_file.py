@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,7 @@ _LARGEST_TEMPLATE_BYTES = 1 << 20
 def facts_of(file: Path) -> LanguageFacts:
     """EngineError if it is no GGUF file of a language model, or a damaged one."""
     with _whole(file):
-        reader = GGUFReader(file)
-        architecture = str(_entry(reader, "general.architecture"))
-        return LanguageFacts(
-            architecture=architecture,
-            parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
-            vocabulary=len(_required(reader, "tokenizer.ggml.tokens").data),
-            context_length=int(_entry(reader, f"{architecture}.context_length")),
-            packing=Packing.AS_STORED,
-            chat_template=_own_template(reader),
-        )
+        return _facts(GGUFReader(file), Packing.AS_STORED)
 
 
 def write_packed(
@@ -58,14 +50,15 @@ def write_packed(
     template: str | None = None,
     build_key: str = "",
     progress: Progress = unheard,
-) -> None:
-    """The model of `source`, packed as asked, one tensor at a time.
+) -> LanguageFacts:
+    """The model of `source`, packed as asked, one tensor at a time; what it is then.
 
     template: replaces the file's own
     EngineError with the tensor, if its type cannot be read or the file is damaged.
     """
     with _whole(source):
         reader = GGUFReader(source)
+        facts = _facts(reader, packing)  # before anything is written
         writer = GGUFWriter(destination, str(_entry(reader, "general.architecture")))
         try:
             _write_entries(reader, writer, packing, template, build_key)
@@ -82,6 +75,7 @@ def write_packed(
                 writer.write_tensor_data(_repacked(source, tensor, goal))
         finally:
             writer.close()
+    return facts if template is None else replace(facts, chat_template=template)
 
 
 def template_from(file: Path) -> str:
@@ -107,6 +101,19 @@ def _whole(file: Path) -> Generator[None]:
         raise EngineError(f"{file} is no GGUF file, or a damaged one ({type(exc).__name__}: {exc})") from exc
 
 
+def _facts(reader: GGUFReader, packing: Packing) -> LanguageFacts:
+    architecture = str(_entry(reader, "general.architecture"))
+    template = reader.get_field(_TEMPLATE)
+    return LanguageFacts(
+        architecture=architecture,
+        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        vocabulary=len(_required(reader, "tokenizer.ggml.tokens").data),
+        context_length=int(_entry(reader, f"{architecture}.context_length")),
+        packing=packing,
+        chat_template="" if template is None else str(template.contents()),
+    )
+
+
 def _required(reader: GGUFReader, name: str) -> Any:
     field = reader.get_field(name)
     if field is None:
@@ -116,11 +123,6 @@ def _required(reader: GGUFReader, name: str) -> Any:
 
 def _entry(reader: GGUFReader, name: str) -> Any:
     return _required(reader, name).contents()
-
-
-def _own_template(reader: GGUFReader) -> str:
-    field = reader.get_field(_TEMPLATE)
-    return "" if field is None else str(field.contents())
 
 
 def _write_entries(

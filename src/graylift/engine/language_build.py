@@ -6,7 +6,6 @@ the runtime's release and to the processor, and saves a second or two of a start
 
 from __future__ import annotations
 
-import dataclasses
 from importlib import metadata
 from pathlib import Path
 
@@ -21,15 +20,14 @@ _TRIED = LanguageSettings(threads=1, context_length=64, max_streams=1)
 def build_language_engine(spec: GgufSpec, build_key: str, destination: Path, progress: Progress) -> LanguageFacts:
     """Write the engine to `destination`. EngineError if the file is damaged, cannot be packed so, or the runtime does
     not take it."""
-    from graylift.engine.gguf_file import facts_of, template_from, write_packed
+    from graylift.engine.gguf_file import template_from, write_packed
 
-    source = Path(spec.gguf)
-    facts_of(source)  # before anything is written
     template = None if spec.chat_template is None else template_from(Path(spec.chat_template))
-    write_packed(source, destination, spec.packing, template, build_key, part_of(progress, 0.05, 0.8))
+    packing = part_of(progress, 0.05, 0.8)
+    facts = write_packed(Path(spec.gguf), destination, spec.packing, template, build_key, packing)
     progress("loading it, to see that it can be", 0.8)
     language_vendor_of(spec.runtime).load(destination, None, _TRIED).close()
-    return dataclasses.replace(facts_of(destination), packing=spec.packing)
+    return facts
 
 
 def check_language_engine(spec: GgufSpec) -> tuple[str, ...]:
