@@ -210,27 +210,33 @@ class OpenVinoGenAiRunner:
     # ---- in the thread
 
     def _work(self) -> None:
+        why = "the language engine failed by a defect of its own"
+        try:
+            why = self._write_on()
+        finally:  # whatever ended it: nobody waits for ever
+            self._give_up(why)
+
+    def _write_on(self) -> str:
+        """Step by step, until there is a reason to end."""
         while True:
             with self._changed:
                 while not (self._waiting or self._running or self._closing):
                     self._changed.wait()
                 if self._closing:
-                    break
+                    return "the engine is being closed"
                 begun = self._admitted()
+                self._running += begun
             try:
                 for work in begun:
                     self._numbered += 1
                     work.handle = self._pipeline.add_request(self._numbered, work.prompt, work.config)
-                    self._running.append(work)
                 self._drop_cancelled()
                 if self._pipeline.has_non_finished_requests():
                     self._pipeline.step()
                 self._running = [work for work in self._running if not self._over(work)]
             except RuntimeError as exc:
                 # A pipeline that failed in a step is not to be trusted with another one.
-                self._give_up(begun, f"the language engine failed: {_sentence(exc)}")
-                return
-        self._give_up((), "the engine is being closed")
+                return f"the language engine failed: {_sentence(exc)}"
 
     def _admitted(self) -> list[_Answer | _Scoring]:
         self._waiting = deque(work for work in self._waiting if not work.cancelled)
@@ -243,10 +249,10 @@ class OpenVinoGenAiRunner:
                 work.handle.cancel()
         self._running = [work for work in self._running if not work.cancelled]
 
-    def _give_up(self, begun: Sequence[_Answer | _Scoring], why: str) -> None:
+    def _give_up(self, why: str) -> None:
         with self._changed:
             self._failure = why
-            left = dict.fromkeys((*self._running, *begun, *self._waiting))
+            left = (*self._running, *self._waiting)
             self._running = []
             self._waiting.clear()
         for work in left:
