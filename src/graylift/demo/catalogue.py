@@ -31,7 +31,7 @@ LLM = Entry(
     "llm",
     "Language model",
     "SmolLM2-135M on this processor, 16-bit -> 8-bit weights, in streamed chats. The bad candidates are a 4-bit build, "
-    "which reads a third worse and is rejected, and the 16-bit build again, which writes at less than half the pace.",
+    "which reads a third worse and is rejected, and a server that writes one answer at a time, in 16 bits again.",
 )
 ENTRIES = (FILE_TYPES, CONTAINER_NUMBERS, LLM)
 """The first one is the default."""
