@@ -220,7 +220,9 @@ def _streams(traffic: dict[str, Any], console: Console) -> None:
 
 
 def _ms(milliseconds: float | None) -> str:
-    return "none" if milliseconds is None else f"{milliseconds:.3g} ms"
+    if milliseconds is None:
+        return "none"
+    return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:,.0f} ms"
 
 
 def _short(path: Path) -> str:
