@@ -5,10 +5,14 @@ BIN := .venv/bin
 # uv finds and caches packages like pip, several times faster. Hashes are checked in every install below.
 UV := $(BIN)/uv --no-config --quiet
 
-.PHONY: demo test test-gpu system-packages install install-dev lint format docs bench protos requirements clean
+.PHONY: demo demo-llm test test-gpu system-packages install install-dev lint format docs bench protos requirements clean
 
 demo: install
 	@$(BIN)/graylift demo
+
+# A real language model in place of an ONNX one; its runtime is among the extras.
+demo-llm: install-dev
+	@$(BIN)/graylift demo llm
 
 test: install-dev system-packages
 	$(BIN)/pytest -n 2 --dist loadgroup

@@ -7,6 +7,7 @@
     │   ├── InputError       one request's tensors do not fit the model's interface; the engine stays usable
     │   └── NotComputable    they fit, but the model cannot compute them; the engine stays usable
     ├── ProtocolError        bytes that are not what their protocol says; carries the HTTP status to answer with
+    ├── NotServed            a model server does not take this request now; carries why
     ├── DeployError          a revision's server cannot be started
     ├── GatewayError         Envoy cannot be started, asked or configured
     │   ├── GatewayBusy      another agent works on this gateway
@@ -21,6 +22,7 @@ Every message says what was expected, what came, where, and what to do next; sec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol
 
 
@@ -60,10 +62,30 @@ class NotComputable(EngineError):
 
 
 class ProtocolError(GrayliftError):
-    """A message breaks its protocol. `status` is the HTTP status to answer with (4xx)."""
+    """A message breaks its protocol. `status` is the HTTP status to answer with (4xx); `param` the field at fault and
+    `code` the word that programs go by, where a protocol has them."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, *, param: str | None = None, code: str | None = None) -> None:
         self.status = status
+        self.param = param
+        self.code = code
+        super().__init__(message)
+
+
+class Refusal(Enum):
+    """Why a model server does not take a request. NOT_READY: it loads or warms up. BUSY: its queue is full, or somebody
+    more urgent took the last place. TOO_LATE: the request's own time was up before its turn came."""
+
+    NOT_READY = "not ready"
+    BUSY = "busy"
+    TOO_LATE = "too late"
+
+
+class NotServed(GrayliftError):
+    """The request is well, and so is the model; it may be sent again, here later or elsewhere."""
+
+    def __init__(self, message: str, why: Refusal) -> None:
+        self.why = why
         super().__init__(message)
 
 

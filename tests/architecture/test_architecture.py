@@ -13,7 +13,8 @@ import importlib, importlib.abc, pkgutil, sys
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings", "torch", "envoy"}:
+        if name.split(".")[0] in {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings", "torch", "envoy",
+                                  "openvino_genai", "gguf"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -23,6 +24,8 @@ names = [m.name for m in pkgutil.walk_packages(graylift.__path__, "graylift.") i
 names.remove("graylift.engine.onnx_runtime")
 names.remove("graylift.engine.onnx_providers")
 names.remove("graylift.engine.openvino_runtime")
+names.remove("graylift.engine.openvino_genai_runtime")
+names.remove("graylift.engine.gguf_file")
 names.remove("graylift.engine.pytorch_runtime")
 names.remove("graylift.engine.tensorrt_runtime")
 names.remove("graylift.engine.tensorrt_rtx_runtime")

@@ -20,12 +20,15 @@ from aiohttp import web
 from graylift.demo.models import default_cache
 from graylift.demo.scenario import SCENARIOS, Prepared, Scenario
 from graylift.domain.spec import OnnxModel
+from graylift.protocols.language import Finish
 from graylift.protocols.open_inference import body_from_outputs, request_from_body
+from graylift.protocols.openai import Heading, chat_chunks
+from graylift.protocols.sse import DONE, event
 from graylift.spec.loading import load
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("demo")]
 
-FILE_TYPES, CONTAINER_NUMBERS = SCENARIOS
+FILE_TYPES, CONTAINER_NUMBERS, LLM = SCENARIOS
 
 
 @pytest.fixture(params=SCENARIOS, ids=lambda scenario: scenario.name)
@@ -64,7 +67,8 @@ def test_clients_use_one_output_name_whatever_the_models_call_it(container_numbe
 
 def test_a_release_fits_into_a_demo_at_the_rate_it_was_tuned_for(scenario: Scenario, prepared: Prepared) -> None:
     stages = load(prepared.good).stages
-    assert 55 <= sum(stage.observe_s for stage in stages) <= 75
+    # Before them, a language model is checked for a minute or more.
+    assert (35 if scenario is LLM else 55) <= sum(stage.observe_s for stage in stages) <= 75
     for stage in stages[:-1]:
         expected = scenario.rate_per_s * float(stage.weights.percent) / 100 * stage.observe_s
         assert stage.min_requests < 0.8 * expected, "chance must not keep a stage waiting for its requests"
@@ -112,6 +116,7 @@ async def traffic(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.parametrize("scenario", [FILE_TYPES, CONTAINER_NUMBERS], ids=lambda scenario: scenario.name)
 async def test_traffic_runs_to_its_end_and_reports_each_revision_with_its_score(
     scenario: Scenario, prepared: Prepared
 ) -> None:
@@ -128,6 +133,41 @@ async def test_traffic_runs_to_its_end_and_reports_each_revision_with_its_score(
     assert [revision["revision"] for revision in report["revisions"]] == ["v1", "v2"]
     assert all(0 <= revision["score"] <= 1 for revision in report["revisions"])
     assert len(users) > 20
+
+
+async def test_chats_are_reported_by_their_first_token_their_pace_and_why_they_ended(llm: Prepared) -> None:
+    async def write(request: web.Request) -> web.StreamResponse:
+        assert (await request.json())["stream"] is True
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream", "x-graylift-revision": "q8"})
+        await answer.prepare(request)
+        first, chunk = chat_chunks(Heading("1", "assistant", 0, "fp"), usage=False)
+        broken = request.headers["x-user-id"].endswith("7")
+        events = [first, *(chunk("word ", None) for _ in range(3)), chunk("", Finish.STOP), DONE]
+        for data in events[: 3 if broken else None]:
+            await answer.write(event(data))
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", write)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        process = await traffic(
+            "--scenario", "llm", "--folder", str(llm.good.parent), "--url", url, "--rate", "60", "--seconds", "1.5"
+        )
+        output, _ = await process.communicate()
+    finally:
+        await runner.cleanup()
+    report = orjson.loads(output)
+    (revision,) = report["revisions"]
+    streams = revision["streams"]
+    assert streams["finishes"] == {"stop": revision["answers"]}
+    assert streams["tokens"] == 3 * revision["answers"]
+    assert 0 < streams["first_token_ms"]["p50"] < 1000
+    assert report["errors"] == {"broken stream": report["sent"] - revision["answers"]}
+    assert report["errors"]["broken stream"] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -16,8 +16,10 @@ from graylift.domain.engine import Interface, TensorSpec
 from graylift.domain.spec import TensorName
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import Tensor
-from graylift.serve.app import App, Stage
+from graylift.serve.app import App
 from graylift.serve.batcher import Batcher
+from graylift.serve.connection import ON_LEFT
+from graylift.serve.inference import Inference, Stage
 from graylift.serve.metrics import Metrics
 from graylift.serve.model import served_model
 from graylift.serve.shapes import MOST, ShapeCounts
@@ -49,8 +51,8 @@ class Exchange:
         self._incoming: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self.sent: list[Mapping[str, Any]] = []
         pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": method, "path": path, "headers": pairs}
-        self.task = asyncio.ensure_future(app(scope, self._incoming.get, self._send))
+        self._scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": pairs}
+        self.task = asyncio.ensure_future(app(self._scope, self._incoming.get, self._send))
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         self.sent.append(message)
@@ -61,6 +63,8 @@ class Exchange:
 
     def leave(self) -> None:
         self._incoming.put_nowait({"type": "http.disconnect"})
+        if ON_LEFT in self._scope:
+            self._scope[ON_LEFT]()
 
     async def answer(self) -> tuple[int, Any]:
         await self.task
@@ -82,7 +86,6 @@ class Gate:
     def __init__(self, batcher: Batcher) -> None:
         self._open = threading.Event()
         self.job = batcher.join(self._wait, {})
-        assert self.job is not None
         assert self.job.runs
 
     def _wait(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -91,7 +94,6 @@ class Gate:
 
     async def open(self) -> None:
         self._open.set()
-        assert self.job is not None
         await self.job.answer
 
 
@@ -102,11 +104,16 @@ async def batcher() -> AsyncIterator[Batcher]:
 
 
 @pytest.fixture
-async def app(echo: Echo, batcher: Batcher) -> App:
-    app = App("tiny", "v2", batcher, Metrics("tiny", "v2"), max_body_bytes=1000, body_timeout_s=0.01)
-    app.model = served_model(echo, "fake", (), ())
-    app.stage = Stage.READY
-    return app
+async def inference(echo: Echo, batcher: Batcher) -> Inference:
+    inference = Inference("tiny", "v2", batcher, Metrics("tiny", "v2"))
+    inference.model = served_model(echo, "fake", (), ())
+    inference.stage = Stage.READY
+    return inference
+
+
+@pytest.fixture
+async def app(inference: Inference) -> App:
+    return App(inference, max_body_bytes=1000, body_timeout_s=0.01)
 
 
 async def test_a_body_in_pieces_is_put_together(app: App) -> None:
@@ -178,21 +185,21 @@ async def test_what_does_not_fit_the_model_is_refused_before_it_waits(app: App, 
     await gate.open()
 
 
-async def test_before_it_is_ready_it_says_so_at_every_place(app: App, echo: Echo) -> None:
-    model, app.stage, app.model = app.model, Stage.STARTING, None
+async def test_before_it_is_ready_it_says_so_at_every_place(app: App, inference: Inference, echo: Echo) -> None:
+    model, inference.stage, inference.model = inference.model, Stage.STARTING, None
     assert await Exchange(app, "/v2/health/live", "GET").answer() == (200, {"live": True})
     assert await Exchange(app, "/v2/health/ready", "GET").answer() == (503, {"ready": False, "live": True})
     assert await Exchange(app, "/v2/models/tiny/ready", "GET").answer() == (503, {"name": "tiny", "ready": False})
     assert await Exchange(app, "/v2/models/tiny", "GET").answer() == (503, {"error": "the model is still loading"})
     assert await Exchange(app).body(DOCUMENT).answer() == (503, {"error": "the model is not ready yet"})
-    app.model = model
+    inference.model = model
     assert (await Exchange(app, "/v2/models/tiny", "GET").answer())[0] == 200
     assert (await Exchange(app).body(DOCUMENT).answer())[0] == 503
     assert echo.runs == 0
 
 
-async def test_while_it_drains_it_answers_and_asks_for_no_more(app: App) -> None:
-    app.stage = Stage.DRAINING
+async def test_while_it_drains_it_answers_and_asks_for_no_more(app: App, inference: Inference) -> None:
+    inference.stage = Stage.DRAINING
     assert (await Exchange(app, "/v2/health/ready", "GET").answer())[0] == 503
     exchange = Exchange(app).body(DOCUMENT)
     assert (await exchange.answer())[0] == 200
@@ -235,8 +242,10 @@ def test_a_served_model_gives_each_tensor_to_its_own_name(echo: Echo) -> None:
     assert model.infer({"in": np.float32([5])})["out"].tolist() == [5]
 
 
-async def test_the_shapes_of_answered_requests_are_counted_under_the_models_own_names(app: App) -> None:
-    app.model = served_model(Echo(), "fake", (TensorName("served", "x"),), ())
+async def test_the_shapes_of_answered_requests_are_counted_under_the_models_own_names(
+    app: App, inference: Inference
+) -> None:
+    inference.model = served_model(Echo(), "fake", (TensorName("served", "x"),), ())
     body = DOCUMENT.replace(b'"x"', b'"served"')
     for _ in range(2):
         assert (await Exchange(app).body(body).answer())[0] == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graylift.domain.engine import Interface, TensorSpec
-from graylift.errors import EngineError
+from graylift.errors import EngineError, NotServed, Refusal
 from graylift.protocols.datatypes import Tensor
 from graylift.serve.batcher import Batcher, Job
 from graylift.serve.metrics import Metrics
@@ -53,48 +54,127 @@ class ByHand(Executor):
             await asyncio.sleep(0)
 
 
-steps = st.lists(st.tuples(st.sampled_from(["come", "poison", "run", "leave"]), st.integers(0, 9)), max_size=60)
+steps = st.lists(
+    st.tuples(st.sampled_from(["come", "poison", "brief", "run", "leave", "late"]), st.integers(0, 9)), max_size=60
+)
 
 
-@given(contexts=st.integers(1, 3), max_waiting=st.integers(0, 5), max_rows=st.integers(1, 4), steps=steps)
-def test_everybody_gets_one_answer_their_own_or_left(
-    contexts: int, max_waiting: int, max_rows: int, steps: list[tuple[str, int]]
+@given(
+    contexts=st.integers(1, 3),
+    max_waiting=st.integers(0, 5),
+    max_rows=st.integers(1, 4),
+    quick_elements=st.sampled_from([0, 0, 2]),
+    steps=steps,
+)
+def test_everybody_gets_one_answer_their_own_or_left_or_was_refused(
+    contexts: int, max_waiting: int, max_rows: int, quick_elements: int, steps: list[tuple[str, int]]
 ) -> None:
     async def walk() -> None:
         pool = ByHand()
         batcher = Batcher(pool, contexts, max_waiting, Metrics("tiny", "v2"))
         batcher.policy = BatchPolicy(max_rows)
+        batcher.quick_elements = quick_elements
         jobs: list[tuple[Job, float]] = []
         gone: list[Job] = []
         for number, (step, which) in enumerate(steps):
-            if step in ("come", "poison"):
+            if step in ("come", "poison", "brief"):
                 value = POISON if step == "poison" else float(number)
-                job = batcher.join(double, request(value))
-                assert job is not None or batcher.waiting == max_waiting
-                if job is not None:
+                timeout_s = 0.0 if step == "brief" else None
+                # Of three rows: too large to be quick.
+                values = (value,) * 3 if which == 0 else (value,)
+                try:
+                    job = batcher.join(double, request(*values), priority=1 + which % 3, timeout_s=timeout_s)
+                except NotServed:
+                    assert batcher.waiting == max_waiting
+                else:
                     jobs.append((job, value))
             elif step == "run" and pool.waiting:
                 await pool.run(which)
+            elif step == "late":
+                await turns()  # whose time is up hears it
             elif step == "leave" and (still := [job for job, _ in jobs if not job.answer.done()]):
                 gone.append(still[which % len(still)])
                 batcher.give_up(gone[-1])
             assert batcher.running == len(pool.waiting) <= contexts
-            assert batcher.waiting <= max(max_waiting, 0)
-            assert batcher.waiting == 0 or batcher.running == contexts
+            assert batcher.waiting <= max(max_waiting, 1 if quick_elements else 0)
+            assert batcher.waiting == 0 or batcher.running == contexts or quick_elements
+        await turns()
         while pool.waiting:
             await pool.run(0)
         assert (batcher.running, batcher.waiting) == (0, 0)
         assert all(size <= max_rows for size in pool.sizes)
         for job, value in jobs:
+            assert job.answer.done()
             if job in gone:
                 assert job.answer.cancelled()
+            elif isinstance(failure := job.answer.exception(), NotServed):
+                assert failure.why is Refusal.BUSY or (failure.why is Refusal.TOO_LATE and job.place.until_s < math.inf)
             elif value == POISON:
-                with pytest.raises(EngineError, match="poisoned"):
-                    job.answer.result()
+                assert isinstance(failure, EngineError)
             else:
-                assert job.answer.result()["y"].tolist() == [2 * value]
+                assert set(job.answer.result()["y"].tolist()) == {2 * value}
 
     asyncio.run(walk())
+
+
+async def turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_who_is_more_urgent_runs_first_and_within_one_rank_who_came_first() -> None:
+    pool = ByHand()
+    batcher = Batcher(pool, 1, 9, Metrics("tiny", "v2"))
+    order: list[int] = []
+    jobs = [batcher.join(double, request(n), priority) for n, priority in enumerate((2, 3, 2, 1, 3, 1))]
+    for number, job in enumerate(jobs):
+        job.answer.add_done_callback(lambda _, number=number: order.append(number))
+    while pool.waiting:
+        await pool.run(0)
+    assert order == [0, 3, 5, 2, 1, 4]
+
+
+async def test_a_full_queue_refuses_the_last_of_the_less_urgent_for_a_more_urgent_one() -> None:
+    pool = ByHand()
+    batcher = Batcher(pool, 1, 2, Metrics("tiny", "v2"))
+    running, first, second = (batcher.join(double, request(n), 3) for n in range(3))
+    urgent = batcher.join(double, request(9), 1)
+    with pytest.raises(NotServed, match="a more urgent one came"):
+        second.answer.result()
+    with pytest.raises(NotServed, match="2 requests wait already"):
+        batcher.join(double, request(4), 3)
+    while pool.waiting:
+        await pool.run(0)
+    assert [job.answer.result()["y"].tolist() for job in (running, urgent, first)] == [[0], [18], [2]]
+
+
+async def test_quick_runs_need_no_thread_and_who_comes_together_runs_together() -> None:
+    pool = ByHand()
+    batcher = Batcher(pool, 1, 9, Metrics("tiny", "v2"))
+    batcher.policy = BatchPolicy(8)
+    batcher.quick_elements = 4
+    jobs = [batcher.join(double, request(n)) for n in range(4)]
+    assert batcher.waiting == 4
+    assert [(await job.answer)["y"].tolist() for job in jobs] == [[0], [2], [4], [6]]
+    assert pool.sizes == []
+    large = batcher.join(double, request(1, 2, 3, 4, 5))
+    await turns()
+    assert pool.sizes == [1]
+    await pool.run(0)
+    assert (await large.answer)["y"].tolist() == [2, 4, 6, 8, 10]
+
+
+async def test_a_defect_in_a_quick_run_is_told_to_everybody_in_it() -> None:
+    def broken(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raise ZeroDivisionError
+
+    batcher = Batcher(ByHand(), 1, 9, Metrics("tiny", "v2"))
+    batcher.quick_elements = 4
+    jobs = [batcher.join(broken, request(n)) for n in range(2)]
+    for job in jobs:
+        with pytest.raises(ZeroDivisionError):
+            await job.answer
+    assert (batcher.running, batcher.waiting) == (0, 0)
 
 
 async def test_with_a_delay_the_first_waits_for_company_until_its_time_is_up() -> None:
@@ -107,16 +187,16 @@ async def test_with_a_delay_the_first_waits_for_company_until_its_time_is_up() -
         await asyncio.sleep(0.001)
     assert pool.sizes == [3]
     await pool.run(0)
-    assert [job.answer.result()["y"].tolist() for job in jobs if job] == [[0], [2], [4]]
+    assert [job.answer.result()["y"].tolist() for job in jobs] == [[0], [2], [4]]
 
 
 def test_requests_of_several_rows_get_their_own_rows_back() -> None:
-    got = answers(double, [request(1, 2), request(3), request(4, 5, 6)])
+    got, _ = answers(double, [request(1, 2), request(3), request(4, 5, 6)])
     assert [answer["y"].tolist() for answer in got if isinstance(answer, dict)] == [[2, 4], [6], [8, 10, 12]]
 
 
 def test_one_poisonous_request_fails_alone() -> None:
-    good, bad, other = answers(double, [request(1), request(POISON), request(3)])
+    (good, bad, other), _ = answers(double, [request(1), request(POISON), request(3)])
     assert isinstance(bad, EngineError)
     assert isinstance(good, dict)
     assert isinstance(other, dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graylift.serve.policy import BatchPolicy, Run, Wait, Waiting, next_batch
+from graylift.serve.policy import FIRST, LAST, NORMAL, BatchPolicy, Run, Wait, Waiting, gives_way, next_batch
 
 policies = st.builds(BatchPolicy, st.integers(1, 9), st.sampled_from([0.0, 0.5, 3.0]))
 queues = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.floats(0, 2)), max_size=12).map(
@@ -56,3 +56,17 @@ def test_whoever_waits_runs_within_as_many_turns_as_stand_before_it(policy: Batc
         turns += 1
     assert turns <= len(queue)
     assert not last or turns >= 1
+
+
+def test_company_costs_a_request_with_little_time_no_more_than_half_of_it() -> None:
+    policy, queue = BatchPolicy(4, 0.5), [Waiting(1, "a", 1.0, until_s=1.2)]
+    assert next_batch(policy, queue, 1.05) == Wait(1.1)
+    assert next_batch(policy, queue, 1.1) == Run((0,))
+
+
+def test_only_who_is_more_urgent_takes_the_last_place_of_a_full_queue() -> None:
+    ranks = (FIRST, NORMAL, LAST)
+    places = [
+        (last, new) for last in ranks for new in ranks if gives_way(Waiting(1, "a", 0, last), Waiting(1, "a", 1, new))
+    ]
+    assert places == [(NORMAL, FIRST), (LAST, FIRST), (LAST, NORMAL)]

@@ -40,10 +40,10 @@ class FakeRunner:
         pass
 
 
-def test_it_runs_until_two_times_in_a_row_agree_then_so_with_a_larger_batch() -> None:
+def test_it_runs_until_two_times_in_a_row_agree_first_with_a_larger_batch() -> None:
     runner = FakeRunner(ANY_BATCH, [5.0, 0.5, 0.1, 0.1, 0.8, 0.7])
     warmed = warm(runner, lambda: runner.now)
-    assert runner.shapes == [(1, 4)] * 4 + [(8, 4)] * 2
+    assert runner.shapes == [(1, 4)] + [(8, 4)] * 3 + [(1, 4)] * 2
     assert (warmed.runs, warmed.first_s, warmed.problem) == (6, 5.0, None)
 
 

@@ -9,11 +9,11 @@ from textwrap import indent
 
 import pytest
 
-from graylift.domain.engine import Precision, Runtime
+from graylift.domain.engine import Packing, Precision, Runtime
 from graylift.domain.spec import ChecksSpec, Metric, ReleaseSpec
 from graylift.spec import defaults
 from graylift.spec.fields import Shape
-from graylift.spec.shapes import OTLP, PROMETHEUS, ROOT, SHAPES
+from graylift.spec.shapes import MODEL, OTLP, PROMETHEUS, ROOT, SHAPES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "release-file.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -35,7 +35,7 @@ def test_the_reference_names_everything_that_is_not_supported_yet() -> None:
 
 def test_the_reference_names_every_runtime_and_precision() -> None:
     rows = SECTIONS["spec.stable.model, spec.candidate.model"]
-    for member in (*Runtime, *Precision):
+    for member in (*Runtime, *Precision, *Packing):
         assert f"`{member.value}`" in rows
 
 
@@ -46,12 +46,15 @@ def test_the_examples_of_the_reference_are_read(example: str, read: Callable[[st
 
 def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Callable[[str], ReleaseSpec]) -> None:
     full = EXAMPLES[1]
+    of_language_models = {name for name in MODEL.fields if f"{name}:" in EXAMPLES[2] and f"{name}:" not in full}
+    assert of_language_models == {"gguf", "chatTemplate", "contextLength", "maxStreams"}
     for shape in SHAPES:
         if "prometheus" in shape.path or "otlp" in shape.path:
             continue
         # These stand in the place of others.
         others = (["endpoint"], ["cookie", "body"], ["prometheus", "otlp"])
-        assert [name for name in shape.fields if f"{name}:" not in full] in ([], *others)
+        missing = [name for name in shape.fields if f"{name}:" not in full and name not in of_language_models]
+        assert missing in ([], *others)
     spec = read(full)
     assert spec.judge == read(EXAMPLES[0]).judge
     assert spec.judge.checks == defaults.CHECKS

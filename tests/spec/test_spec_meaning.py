@@ -11,6 +11,7 @@ import pytest
 
 from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
 from graylift.domain.spec import (
+    AUTO,
     Check,
     EndpointModel,
     JudgeSpec,
@@ -25,6 +26,7 @@ from graylift.domain.spec import (
     ReleaseSpec,
     RevisionSpec,
     RoutingSpec,
+    Serving,
     ServingProtocol,
     Stage,
     Sticky,
@@ -201,6 +203,19 @@ def test_a_stage_of_a_score_may_be_looser_the_same_way_and_no_other(read: Reader
 def test_a_margin_that_is_looser_than_no_catastrophe_stays(read: Reader) -> None:
     metrics = "  judge: {metrics: [{name: errors, rollbackIfWorse: 2pp, promoteIfWithin: 9pp}]}\n"
     assert read(SHORT + metrics).stages[0].promote_if_within == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "serving"),
+    [
+        ("contexts: auto", Serving(contexts=AUTO)),
+        ("contexts: 2, maxBatchSize: auto, maxQueueDelay: 5ms", Serving(2, AUTO, 0.005)),
+    ],
+)
+def test_the_server_may_find_out_by_itself_what_pays(read: Reader, written: str, serving: Serving) -> None:
+    model = read(SHORT.replace("v2.onnx", f"v2.onnx, {written}")).candidate.model
+    assert isinstance(model, OnnxModel)
+    assert model.serving == serving
 
 
 def test_a_model_may_be_a_server_that_runs_already(read: Reader) -> None:

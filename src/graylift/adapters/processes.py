@@ -27,7 +27,14 @@ import aiohttp
 
 from graylift.adapters.documents import document_from, value_from
 from graylift.adapters.server_process import ProcessId, end_of, find, send, spawn
-from graylift.domain.revision import Instance, InstanceState, Revision, RunningEndpoint, ServedEngine
+from graylift.domain.revision import (
+    Instance,
+    InstanceState,
+    Revision,
+    RunningEndpoint,
+    ServedEngine,
+    ServedLanguageModel,
+)
 from graylift.domain.spec import ServingProtocol, TensorName
 from graylift.errors import DeployError
 
@@ -118,7 +125,7 @@ class ProcessDeployer:
 
     async def ensure(self, revision: Revision) -> None:
         match revision.backend:
-            case ServedEngine() as engine:
+            case ServedEngine() | ServedLanguageModel() as engine:
                 self._ensure(revision, engine)
             case RunningEndpoint():
                 pass
@@ -149,7 +156,7 @@ class ProcessDeployer:
         """Ids of revisions whose server was stopped and still finishes its requests."""
         return [revision_id for revision_id, record in self._tend_all() if record.leaving]
 
-    def _ensure(self, revision: Revision, engine: ServedEngine) -> None:
+    def _ensure(self, revision: Revision, engine: ServedEngine | ServedLanguageModel) -> None:
         record = self._tend(revision.id)
         last = record.server
         if last is not None and (last.ended is None or self._waits(last)):
@@ -172,17 +179,13 @@ class ProcessDeployer:
             raise
         self._write(revision.id, replace(record, server=replace(server, process=process)))
 
-    def _command(self, revision: Revision, engine: ServedEngine, port: int) -> tuple[str, ...]:
+    def _command(self, revision: Revision, engine: ServedEngine | ServedLanguageModel, port: int) -> tuple[str, ...]:
         return (
             *self._serve,
             *("--artefacts", str(self._artefacts), "--artefact", engine.artefact),
             *("--service", revision.service, "--revision", revision.id, "--port", str(port)),
             *("--drain-timeout", f"{self._drain_s:g}"),
-            *_renamings("--input", engine.inputs),
-            *_renamings("--output", engine.outputs),
-            *("--contexts", str(engine.serving.contexts), "--max-batch", str(engine.serving.max_batch)),
-            *("--max-queue-delay", f"{engine.serving.max_queue_delay_s:g}"),
-            *("--max-queue", str(engine.serving.max_queue)),
+            *_own_options(engine),
         )
 
     def _deaths(self, last: _Server) -> int:
@@ -202,7 +205,7 @@ class ProcessDeployer:
                 why_not = await self._why_not_ready(url, protocol)
                 state = InstanceState.READY if why_not is None else InstanceState.STARTING
                 return Instance(revision.id, state, urlsplit(url).netloc, why_not or "")
-            case ServedEngine():
+            case ServedEngine() | ServedLanguageModel():
                 return await self._observe_server(revision.id)
             case _:
                 assert_never(revision.backend)
@@ -327,6 +330,18 @@ def _as_it_is(server: _Server | None) -> _Server | None:
         process = find(server.command)
         return None if process is None else replace(server, process=process)
     return replace(server, ended=end_of(server.process))
+
+
+def _own_options(engine: ServedEngine | ServedLanguageModel) -> Iterable[str]:
+    match engine:
+        case ServedEngine(serving=serving):
+            yield from _renamings("--input", engine.inputs)
+            yield from _renamings("--output", engine.outputs)
+            yield from ("--contexts", str(serving.contexts), "--max-batch", str(serving.max_batch))
+            yield from ("--max-queue-delay", f"{serving.max_queue_delay_s:g}", "--max-queue", str(serving.max_queue))
+        case ServedLanguageModel():
+            yield from ("--context-length", str(engine.context_length), "--max-streams", str(engine.max_streams))
+            yield from ("--threads", str(engine.threads), "--max-queue", str(engine.max_queue))
 
 
 def _renamings(flag: str, names: Iterable[TensorName]) -> Iterable[str]:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from graylift.bench.report import LoadReport, RevisionReport
+from graylift.bench.report import LoadReport, RevisionReport, StreamReport
 from graylift.bench.schedule import Arrivals, due_times
+from graylift.bench.streams import Written, is_stream, read_stream
 from graylift.domain.histogram import bin_of, histogram_from_counts
+from graylift.errors import ProtocolError
 
 REVISION_HEADER = "x-graylift-revision"
 
@@ -98,6 +100,36 @@ async def _until(due: float) -> None:
 
 
 @dataclass(slots=True)
+class _Streams:
+    """The growing side of a StreamReport."""
+
+    first: Counter[int] = field(default_factory=Counter[int])
+    per_token: Counter[int] = field(default_factory=Counter[int])
+    tokens: int = 0
+    written_s: float = 0.0
+    finishes: Counter[str] = field(default_factory=Counter[str])
+
+    def add(self, stream: Written) -> None:
+        self.first[bin_of(stream.first_s)] += 1
+        if stream.per_token_s is not None:
+            self.per_token[bin_of(stream.per_token_s)] += 1
+        self.tokens += stream.tokens
+        self.written_s += stream.last_s
+        self.finishes[stream.finish or "none"] += 1
+
+    def report(self) -> StreamReport | None:
+        if not self.finishes:
+            return None
+        return StreamReport(
+            first=histogram_from_counts(self.first),
+            per_token=histogram_from_counts(self.per_token),
+            tokens=self.tokens,
+            written_s=self.written_s,
+            finishes=tuple(sorted(self.finishes.items())),
+        )
+
+
+@dataclass(slots=True)
 class _Tally:
     """The growing side of a RevisionReport."""
 
@@ -105,6 +137,7 @@ class _Tally:
     latency: Counter[int] = field(default_factory=Counter[int])
     scored: int = 0
     score_sum: float = 0.0
+    streams: _Streams = field(default_factory=_Streams)
 
 
 class _Run:
@@ -149,8 +182,11 @@ class _Run:
             async with session.post(
                 request.path, data=request.body, headers=request.headers, allow_redirects=False
             ) as response:
-                body = await response.read()
-            self._count(request, Answer(response.status, response.headers, body), _now() - due)
+                stream = await read_stream(response, due) if is_stream(response) else None
+                body = b"" if stream is not None else await response.read()
+            self._count(request, Answer(response.status, response.headers, body), _now() - due, stream)
+        except ProtocolError:
+            self._errors["broken stream"] += 1
         except TimeoutError:
             self._errors["timeout"] += 1
         except aiohttp.ClientError as error:
@@ -158,12 +194,14 @@ class _Run:
         finally:
             self._in_flight -= 1
 
-    def _count(self, request: PreparedRequest, answer: Answer, latency_s: float) -> None:
+    def _count(self, request: PreparedRequest, answer: Answer, latency_s: float, stream: Written | None = None) -> None:
         tally = self._tallies.setdefault(answer.headers.get(REVISION_HEADER), _Tally())
         tally.statuses[answer.status] += 1
         if answer.status >= 400:
             return
         tally.latency[bin_of(latency_s)] += 1
+        if stream is not None:
+            tally.streams.add(stream)
         score = None if request.score is None else request.score(answer)
         if score is not None:
             tally.scored += 1
@@ -188,6 +226,7 @@ class _Run:
                     latency=histogram_from_counts(tally.latency),
                     scored=tally.scored,
                     score_sum=tally.score_sum,
+                    streams=tally.streams.report(),
                 )
                 for revision, tally in sorted(self._tallies.items(), key=lambda item: item[0] or "")
             ),

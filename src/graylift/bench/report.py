@@ -17,6 +17,24 @@ LAG_LIMIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class StreamReport:
+    """The streamed answers of one revision.
+
+    first:     due to first content
+    per_token: (last content - first content) / (tokens - 1), once an answer
+    tokens, written_s: of all of them, the times from due to last content added up: tokens / written_s is what one
+               client gets
+    finishes:  (why they ended, count), ascending
+    """
+
+    first: Histogram
+    per_token: Histogram
+    tokens: int
+    written_s: float
+    finishes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionReport:
     """The answers of one revision.
 
@@ -24,6 +42,7 @@ class RevisionReport:
     statuses: (HTTP status, count), ascending
     latency:  due to last byte, of the answers below 400
     scored, score_sum: how many answers were scored, and the sum of their scores (each in [0, 1])
+    streams:  None if no answer was one
     """
 
     revision: str | None
@@ -31,6 +50,7 @@ class RevisionReport:
     latency: Histogram
     scored: int
     score_sum: float
+    streams: StreamReport | None = None
 
     @property
     def answers(self) -> int:
@@ -108,6 +128,7 @@ def json_from_report(report: LoadReport) -> str:
                 "latency_ms": _milliseconds(revision.latency),
                 "scored": revision.scored,
                 "score": None if revision.score is None else round(revision.score, 4),
+                **({} if revision.streams is None else {"streams": _document_of(revision.streams)}),
             }
             for revision in report.revisions
         ],
@@ -115,6 +136,16 @@ def json_from_report(report: LoadReport) -> str:
         "on_schedule": report.on_schedule,
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+
+
+def _document_of(streams: StreamReport) -> dict[str, object]:
+    return {
+        "first_token_ms": _milliseconds(streams.first),
+        "per_token_ms": _milliseconds(streams.per_token),
+        "tokens": streams.tokens,
+        "tokens_per_s": round(streams.tokens / streams.written_s, 2) if streams.written_s else None,
+        "finishes": dict(streams.finishes),
+    }
 
 
 def _milliseconds(histogram: Histogram) -> dict[str, float | None]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from graylift.domain.engine import EngineSpec, Manifest
+from graylift.domain.engine import EngineSpec, GgufSpec, Manifest
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
-from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec, ServingProtocol
+from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine, ServedLanguageModel
+from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, RevisionSpec, ServingProtocol
 from graylift.domain.weights import Role
 from graylift.engine.child import BUILD, build_engine
 from graylift.engine.progress import Progress, unheard
@@ -50,22 +50,23 @@ async def build_side(
             sentence = f"{spec.name} runs at {url} already: nothing to build"
             evidence = (f"revision {revision.digest}",)
             return Built(spec, revision, None), CheckResult(check, CheckOutcome.PASS, sentence, evidence)
-        case OnnxModel() as model:
+        case OnnxModel() | GgufModel() as model:
             try:
                 manifest = await build_engine(engine_spec_of(model), artefacts, progress, command=command)
             except EngineError as error:
                 sentence = f"{spec.name} cannot be built: {error}"
-                return None, CheckResult(check, CheckOutcome.FAIL, sentence, (f"from {model.onnx}",))
-            revision = Revision(
-                service, spec.name, _engine_digest(manifest, model), _backend(manifest, model), spec.ready_within_s
-            )
+                return None, CheckResult(check, CheckOutcome.FAIL, sentence, (f"from {source_of(model)}",))
+            backend = _backend(manifest, model)
+            revision = Revision(service, spec.name, _engine_digest(manifest, model), backend, spec.ready_within_s)
             return Built(spec, revision, manifest), _result(check, model, manifest, revision)
         case _:
             assert_never(spec.model)
 
 
-def engine_spec_of(model: OnnxModel) -> EngineSpec:
+def engine_spec_of(model: OnnxModel | GgufModel) -> EngineSpec | GgufSpec:
     """What the release file asks to be built."""
+    if isinstance(model, GgufModel):
+        return GgufSpec(model.gguf, model.runtime, model.packing, model.chat_template)
     return EngineSpec(
         model.onnx,
         model.runtime,
@@ -77,11 +78,24 @@ def engine_spec_of(model: OnnxModel) -> EngineSpec:
     )
 
 
-def _backend(manifest: Manifest, model: OnnxModel) -> ServedEngine:
+def source_of(model: OnnxModel | GgufModel) -> str:
+    """The path of the model's file."""
+    return model.gguf if isinstance(model, GgufModel) else model.onnx
+
+
+def _backend(manifest: Manifest, model: OnnxModel | GgufModel) -> ServedEngine | ServedLanguageModel:
+    if isinstance(model, GgufModel):
+        assert manifest.language is not None, "an engine of a GGUF file is a language engine"
+        context_length = model.context_length or manifest.language.context_length
+        streams = model.max_streams
+        return ServedLanguageModel(manifest.digest, model.threads, context_length, streams, model.max_queue)
     return ServedEngine(manifest.digest, model.inputs, model.outputs, model.serving)
 
 
-def _engine_digest(manifest: Manifest, model: OnnxModel) -> str:
+def _engine_digest(manifest: Manifest, model: OnnxModel | GgufModel) -> str:
+    if isinstance(model, GgufModel):
+        shape = model.context_length, model.max_streams, model.max_queue
+        return _digest(manifest.digest, model.runtime.value, model.threads, *shape)
     names = [sorted((name.served, name.own) for name in names) for names in (model.inputs, model.outputs)]
     return _digest(manifest.digest, model.runtime.value, model.threads, *names, dataclasses.astuple(model.serving))
 
@@ -91,7 +105,7 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _result(check: str, model: OnnxModel, manifest: Manifest, revision: Revision) -> CheckResult:
+def _result(check: str, model: OnnxModel | GgufModel, manifest: Manifest, revision: Revision) -> CheckResult:
     source, source_digest = manifest.sources[0]
     runtime = manifest.runtime.value
     threads = f"{model.threads} thread{'s' * (model.threads != 1)}"

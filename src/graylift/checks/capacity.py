@@ -16,9 +16,10 @@ from contextlib import suppress
 
 import aiohttp
 
+from graylift.checks.cold_start import Ask
 from graylift.checks.devices import DeviceTrouble, visible_devices
 from graylift.checks.memory import ProcessMemory, Room, process_memory, room
-from graylift.checks.questions import ANSWER_WITHIN_S, Question, answer_to
+from graylift.checks.questions import ANSWER_WITHIN_S
 from graylift.checks.servers import RunningServer
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import CapacityCheck
@@ -29,9 +30,7 @@ CHECK = "capacity"
 _ON_GPU = frozenset({"tensorrt", "tensorrt-rtx"})
 
 
-async def check_capacity(
-    spec: CapacityCheck, stable: RunningServer, candidate: RunningServer, question: Question
-) -> CheckResult:
+async def check_capacity(spec: CapacityCheck, stable: RunningServer, candidate: RunningServer, ask: Ask) -> CheckResult:
     """Both are asked once more: what a request allocates is part of what they need."""
     ours = [server for server in (stable, candidate) if server.process is not None]
     if not ours:
@@ -41,7 +40,7 @@ async def check_capacity(
         for server in (stable, candidate):
             # A server that does not answer is found by the checks beside this one; here memory alone is asked about.
             with suppress(ProtocolError, aiohttp.ClientError, TimeoutError):
-                await answer_to(session, server, question)
+                await ask(session, server)
     needs: list[tuple[RunningServer, ProcessMemory]] = []
     for server in ours:
         assert server.process is not None

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiohttp
 
-from graylift.checks.questions import ANSWER_WITHIN_S, Question, answer_to
+from graylift.checks.questions import ANSWER_WITHIN_S
 from graylift.checks.servers import RunningServer
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import ColdStartCheck
 from graylift.errors import DeployError, ProtocolError
 
 CHECK = "cold start"
+
+Ask = Callable[[aiohttp.ClientSession, RunningServer], Awaitable[None]]
+"""One plain question, answered."""
 
 _STARTS = 3
 _STEADY_REQUESTS = 30
@@ -47,7 +50,7 @@ class _Seen:
 async def check_cold_start(
     spec: ColdStartCheck,
     candidate: RunningServer,
-    question: Question,
+    ask: Ask,
     start_again: Callable[[], AbstractAsyncContextManager[RunningServer]],
 ) -> CheckResult:
     """candidate: just ready, and not asked anything yet; start_again: another server of its kind, just as fresh."""
@@ -58,11 +61,11 @@ async def check_cold_start(
     seen: list[_Seen] = []
     evidence: list[str] = []
     try:
-        seen.append(await _measured(candidate, question))
+        seen.append(await _measured(candidate, ask))
         evidence += _told(candidate, seen[0])
         while not seen[0].within(limit) and len(seen) < _STARTS:
             async with start_again() as server:
-                seen.append(await _measured(server, question))
+                seen.append(await _measured(server, ask))
                 evidence += _told(server, seen[-1])
     except (ProtocolError, aiohttp.ClientError, TimeoutError, DeployError) as error:
         why = await candidate.process.end() or str(error) or type(error).__name__
@@ -82,7 +85,7 @@ async def check_cold_start(
     return CheckResult(CHECK, CheckOutcome.PASS if good else CheckOutcome.FAIL, sentence, tuple(evidence))
 
 
-async def _measured(server: RunningServer, question: Question) -> _Seen:
+async def _measured(server: RunningServer, ask: Ask) -> _Seen:
     durations: list[float] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)) as session:
         # The connection is there already, as the gateway's are: making it is no part of a cold start.
@@ -90,7 +93,7 @@ async def _measured(server: RunningServer, question: Question) -> _Seen:
             await answer.read()
         for _ in range(1 + _STEADY_REQUESTS):
             began = time.perf_counter()
-            await answer_to(session, server, question)
+            await ask(session, server)
             durations.append(time.perf_counter() - began)
     return _Seen(durations[0], statistics.median(durations[1:]))
 

@@ -19,7 +19,7 @@ from graylift.checks.trials import answers_of_engine
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Precision, Runtime
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import OnnxModel, ParityCheck, ReleaseSpec, Skip
+from graylift.domain.spec import GgufModel, OnnxModel, ParityCheck, ReleaseSpec, Skip
 from graylift.engine.trial import Answer
 from graylift.errors import EngineError
 
@@ -53,6 +53,9 @@ async def check_concurrency(spec: ReleaseSpec, stable: Built, candidate: Built, 
         case wanted:
             contexts = wanted.contexts
     name, model, manifest = candidate.spec.name, candidate.spec.model, candidate.manifest
+    if isinstance(model, GgufModel):
+        sentence = f"not run: {name} writes all its answers in one loop, and boundary asks for several at once"
+        return CheckResult(CHECK, CheckOutcome.SKIPPED, sentence)
     if not isinstance(model, OnnxModel) or manifest is None:
         return CheckResult(
             CHECK, CheckOutcome.SKIPPED, f"not run: {name} runs elsewhere already, with its own contexts"

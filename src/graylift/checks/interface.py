@@ -19,7 +19,7 @@ from graylift.checks.build import Built
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, TensorSpec
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import OnnxModel, ReleaseSpec, ServingProtocol, TensorName
+from graylift.domain.spec import GgufModel, OnnxModel, ReleaseSpec, ServingProtocol, TensorName
 
 CHECK = "interface"
 
@@ -48,7 +48,7 @@ async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built, wo
     """Do the two serve the same names, datatypes and shapes? What stable takes, the candidate must take."""
     del workplace  # nothing is run
     if spec.protocol is not ServingProtocol.OPEN_INFERENCE:
-        return CheckResult(CHECK, CheckOutcome.SKIPPED, f"not run: {spec.protocol.value} has no tensors to compare")
+        return _of_languages(stable, candidate)
     try:
         of_stable = await _served(spec.service, stable)
         of_candidate = await _served(spec.service, candidate)
@@ -68,6 +68,34 @@ async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built, wo
     return CheckResult(CHECK, CheckOutcome.PASS, sentence, evidence)
 
 
+def _of_languages(stable: Built, candidate: Built) -> CheckResult:
+    """What fits stable's context must fit the candidate's, and who may chat with the one may chat with the other."""
+    told = [_told(side) for side in (stable, candidate)]
+    if None in told:
+        sentence = "not run: what a server that runs already takes is not known here"
+        return CheckResult(CHECK, CheckOutcome.SKIPPED, sentence)
+    (context, chats), (new_context, new_chats) = (one for one in told if one is not None)
+    differences: list[str] = []
+    if new_context < context:
+        differences.append(f"its context is {new_context:,} tokens, {stable.spec.name}'s is {context:,}")
+    if chats and not new_chats:
+        differences.append(f"it has no chat template, and {stable.spec.name} has one; name one by `chatTemplate`")
+    if differences:
+        sentence = f"{candidate.spec.name} does not take what {stable.spec.name} takes: {'; '.join(differences)}"
+        return CheckResult(CHECK, CheckOutcome.FAIL, sentence)
+    way = "chats and completions" if new_chats else "completions, without a chat template"
+    sentence = f"{candidate.spec.name} takes what {stable.spec.name} takes: {way} of up to {new_context:,} tokens"
+    return CheckResult(CHECK, CheckOutcome.PASS, sentence)
+
+
+def _told(side: Built) -> tuple[int, bool] | None:
+    """The context's length and whether there is a chat template; None of an endpoint."""
+    if side.manifest is None or side.manifest.language is None or not isinstance(side.spec.model, GgufModel):
+        return None
+    language = side.manifest.language
+    return side.spec.model.context_length or language.context_length, bool(language.chat_template)
+
+
 async def _served(service: str, side: Built) -> Interface:
     """The interface as clients see it."""
     match side.spec.model:
@@ -78,6 +106,8 @@ async def _served(service: str, side: Built) -> Interface:
                 inputs=_renamed(side.spec.name, "input", own.inputs, inputs),
                 outputs=_renamed(side.spec.name, "output", own.outputs, outputs),
             )
+        case GgufModel():
+            raise _Unknown(f"{side.spec.name} is a language model, which has no tensors to serve")
         case endpoint:
             return await _asked(endpoint.url, service, side.spec.name)
 

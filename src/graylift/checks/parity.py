@@ -21,12 +21,13 @@ from graylift.checks.build import Built
 from graylift.checks.closeness import Closeness, closeness, merged
 from graylift.checks.forced_text import LEAST_POSITIONS, Forced, forced, summed
 from graylift.checks.inputs import Inputs, Question, inputs_of
+from graylift.checks.language_parity import check_language_parity
 from graylift.checks.samples import batch_of
 from graylift.checks.trials import answers_of_engine
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Manifest, Precision
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import OnnxModel, ParityCheck, ReleaseSpec, Skip, TensorName
+from graylift.domain.spec import GgufModel, OnnxModel, ParityCheck, ReleaseSpec, Skip, TensorName
 from graylift.engine.trial import Answer
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import Tensor
@@ -80,6 +81,8 @@ async def check_parity(spec: ReleaseSpec, stable: Built, candidate: Built, workp
             return CheckResult(CHECK, CheckOutcome.SKIPPED, f"not run: {reason}")
         case wanted:
             pass
+    if isinstance(candidate.spec.model, GgufModel):
+        return await check_language_parity(wanted, candidate.spec.model, candidate, workplace, CHECK)
     if not isinstance(candidate.spec.model, OnnxModel) or candidate.manifest is None:
         return _of_endpoint(wanted, candidate)
     side = _Side(candidate.spec.name, candidate.spec.model, candidate.manifest)

@@ -42,8 +42,8 @@ from graylift.domain.spec import PerformanceCheck
 
 CHECK = "performance"
 
-_LOOKS = 3
-_CONFIDENCE = 1 - 0.05 / _LOOKS
+LOOKS = 3
+CONFIDENCE = 1 - 0.05 / LOOKS
 """Of one look, so that all three together are right 95 times in 100."""
 _LONGEST_BLOCK_S = 0.5
 _PAIRS = 20
@@ -94,7 +94,7 @@ async def check_performance(
     pairs = max(_PAIRS, round(spec.duration_s / (2 * block_s)))
     findings: Sequence[_Finding] = ()
     took, evidence, unsettled = "", (), ""
-    for _ in range(_LOOKS):
+    for _ in range(LOOKS):
         await _load_in_turn(measured, spec, stable, candidate, requests, chance, block_s, pairs)
         if spec.min_throughput_ratio is not None:
             await _saturate_in_turn(measured, stable, candidate, requests, chance)
@@ -216,7 +216,7 @@ def _findings(
     fewest = min(sum(pair[side].count for pair in blocks) for side in (0, 1))
     for quantile, limit in spec.max_latency_ratio:
         name = f"p{quantile * 100:.10g}"
-        ratio = quantile_ratio(blocks, quantile, _CONFIDENCE, seed)
+        ratio = quantile_ratio(blocks, quantile, CONFIDENCE, seed)
         if ratio is None:
             yield _Finding(
                 Standing.OPEN,
@@ -232,7 +232,7 @@ def _findings(
     if spec.min_throughput_ratio is not None:
         limit = spec.min_throughput_ratio
         pairs = [((a.answers, a.elapsed_s), (b.answers, b.elapsed_s)) for a, b in measured.saturated]
-        ratio = rate_ratio(pairs, _CONFIDENCE, seed)
+        ratio = rate_ratio(pairs, CONFIDENCE, seed)
         if ratio is None:
             yield _Finding(Standing.OPEN, "a saturated server answered nothing, so there is no throughput to compare")
             return

@@ -10,16 +10,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from graylift.checks import boundary, capacity, cold_start, performance
-from graylift.checks.boundary import check_boundary
 from graylift.checks.build import Built
 from graylift.checks.capacity import check_capacity
 from graylift.checks.cold_start import check_cold_start
-from graylift.checks.performance import check_performance
-from graylift.checks.questions import NoQuestion, questions
+from graylift.checks.interviews import interview_of
+from graylift.checks.questions import NoQuestion
 from graylift.checks.servers import SERVE, serving
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import ReleaseSpec, ServingProtocol, Skip
+from graylift.domain.spec import ReleaseSpec, Skip
 from graylift.errors import DeployError
 
 
@@ -62,15 +61,13 @@ async def check_served(
             ended(CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}"))
     if len(results) == len(settings):
         return rest(CheckOutcome.SKIPPED, "")
-    if spec.protocol is not ServingProtocol.OPEN_INFERENCE:
-        return rest(CheckOutcome.SKIPPED, f"not run: it asks with tensors, and {spec.protocol.value} has none")
     async with AsyncExitStack() as stack:
         try:
             first = await stack.enter_async_context(serving(stable, "stable", workplace, serve))
         except DeployError as error:
             return rest(CheckOutcome.INCONCLUSIVE, f"stable, {stable.spec.name}, is not there to compare with: {error}")
         try:
-            asked = await questions(first, None if isinstance(checks.parity, Skip) else checks.parity.samples)
+            interview = await interview_of(spec, first)
         except NoQuestion as why:
             return rest(CheckOutcome.INCONCLUSIVE, f"there is nothing to ask the two: {why}")
         try:
@@ -83,13 +80,13 @@ async def check_served(
         if not isinstance(checks.cold_start, Skip):
             ended(
                 await check_cold_start(
-                    checks.cold_start, second, asked[0], lambda: serving(candidate, "candidate", workplace, serve)
+                    checks.cold_start, second, interview.ask, lambda: serving(candidate, "candidate", workplace, serve)
                 )
             )
         if not isinstance(checks.performance, Skip):
-            ended(await check_performance(checks.performance, first, second, asked))
+            ended(await interview.performance(checks.performance, first, second))
         if not isinstance(checks.capacity, Skip):
-            ended(await check_capacity(checks.capacity, first, second, asked[0]))
+            ended(await check_capacity(checks.capacity, first, second, interview.ask))
         if not isinstance(checks.boundary, Skip):
-            ended(await check_boundary(second, asked[0]))
+            ended(await interview.boundary(second))
     return tuple(results[name] for name in settings)

@@ -25,14 +25,15 @@ from pydantic import TypeAdapter, ValidationError
 from graylift.checks.build import Built
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, Profile, Runtime
-from graylift.domain.revision import RunningEndpoint, ServedEngine
-from graylift.domain.spec import OnnxModel, TensorName
+from graylift.domain.revision import RunningEndpoint, ServedEngine, ServedLanguageModel
+from graylift.domain.spec import ServingProtocol, TensorName
 from graylift.errors import DeployError
 
 SERVE = (sys.executable, "-P", "-m", "graylift.serve")
 """-P: a file of the user's working directory, say onnx.py, is not taken for a module."""
 
 _INTERFACE = TypeAdapter(Interface)
+_NO_TENSORS = Interface((), ())
 _ASK = aiohttp.ClientTimeout(total=2.0)
 _POLL_S = 0.01
 _NOTICED_S = 1.0
@@ -77,7 +78,7 @@ class RunningServer:
     """One side, ready.
 
     name:      of the revision
-    interface: as it says itself, with the names that clients use
+    interface: as it says itself, with the names that clients use; empty for a language model
     profiles:  what its engine was built for, under those names; empty: every shape, or not known
     runtime, process: None for an endpoint
     """
@@ -105,18 +106,18 @@ async def serving(
     """
     revision = side.revision
     match revision.backend:
-        case RunningEndpoint(url):
-            interface = await _described(url.rstrip("/"), revision.service)
+        case RunningEndpoint(url, protocol):
+            interface = _NO_TENSORS
+            if protocol is ServingProtocol.OPEN_INFERENCE:
+                interface = await _described(url.rstrip("/"), revision.service)
             yield RunningServer(revision.name, revision.service, url.rstrip("/"), interface, (), None, None)
-        case ServedEngine() as engine:
+        case ServedEngine() | ServedLanguageModel() as engine:
             assert side.manifest is not None, "an engine that was built has a manifest"
-            assert isinstance(side.spec.model, OnnxModel)
             log = _new_log(workplace.scratch, role)
             options = (
                 *("--artefacts", str(workplace.artefacts), "--artefact", engine.artefact),
                 *("--service", revision.service, "--revision", revision.id, "--port", "0", "--end-with-stdin"),
-                *_renamings("--input", engine.inputs),
-                *_renamings("--output", engine.outputs),
+                *_own_options(engine),
             )
             began = time.monotonic()
             with log.open("wb") as stream:
@@ -139,7 +140,10 @@ async def serving(
                         url, live_s = await _live(child, log, began)
                         await _ready(child, log, url)
                         ready_s = time.monotonic() - began
-                        interface = await _described(url, revision.service)
+                        interface, profiles = _NO_TENSORS, ()
+                        if isinstance(engine, ServedEngine):
+                            interface = await _described(url, revision.service)
+                            profiles = _served_profiles(side.manifest.profiles, engine.inputs)
                 except TimeoutError as error:
                     raise DeployError(
                         f"its server was not ready within {revision.ready_within_s:g} s (readyWithin); {_said(log)}"
@@ -150,7 +154,7 @@ async def serving(
                     service=revision.service,
                     url=url,
                     interface=interface,
-                    profiles=_served_profiles(side.manifest.profiles, engine.inputs),
+                    profiles=profiles,
                     runtime=side.manifest.runtime,
                     process=ServerProcess(child, log, start),
                 )
@@ -210,6 +214,15 @@ async def _described(url: str, service: str) -> Interface:
         raise DeployError(f"its server does not answer GET {asked}: {error or type(error).__name__}") from error
     except ValidationError as error:
         raise DeployError(f"its server describes its model in no way of the protocol: GET {asked}") from error
+
+
+def _own_options(engine: ServedEngine | ServedLanguageModel) -> Sequence[str]:
+    match engine:
+        case ServedEngine():
+            return [*_renamings("--input", engine.inputs), *_renamings("--output", engine.outputs)]
+        case ServedLanguageModel():
+            context, streams = str(engine.context_length), str(engine.max_streams)
+            return ["--context-length", context, "--max-streams", streams, "--threads", str(engine.threads)]
 
 
 def _renamings(flag: str, names: Sequence[TensorName]) -> Sequence[str]:

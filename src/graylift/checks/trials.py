@@ -34,6 +34,12 @@ async def answers_of_engine(workplace: Workplace, manifest: Manifest, cases: Cas
     return await _answers(workplace, (*arguments, "--contexts", str(contexts)), cases, count)
 
 
+async def said_by_engine(workplace: Workplace, what: str, manifest: Manifest, options: Sequence[str]) -> bytes:
+    """The line that a trial of another kind gives. EngineError as above."""
+    arguments = (what, "--artefacts", str(workplace.artefacts), "--artefact", manifest.digest)
+    return await _said((*ENGINE, *arguments, *options), what)
+
+
 async def answers_of_source(workplace: Workplace, onnx: str, manifest: Manifest, cases: Cases) -> list[Answer]:
     """One answer a case, of the model that the engine of `manifest` was built from. EngineError as above, and if the
     file was changed since."""

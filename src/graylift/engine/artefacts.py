@@ -28,7 +28,19 @@ from typing import Any
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Inspection, Interface, Layer, Manifest, Precision, Runtime, TensorSpec
+from graylift.domain.engine import (
+    EngineSpec,
+    GgufSpec,
+    Inspection,
+    Interface,
+    LanguageFacts,
+    Layer,
+    Manifest,
+    Packing,
+    Precision,
+    Runtime,
+    TensorSpec,
+)
 from graylift.engine.progress import Progress, part_of, unheard
 from graylift.engine.vendors import engine_file, vendor_of
 from graylift.errors import EngineError
@@ -42,14 +54,14 @@ class ArtefactStore:
         self._root = root
         self._builds = root / "builds"
 
-    def build(self, spec: EngineSpec, progress: Progress = unheard) -> Manifest:
+    def build(self, spec: EngineSpec | GgufSpec, progress: Progress = unheard) -> Manifest:
         """The artefact of `spec`: found if these sources were built here with these options and this runtime before.
 
         Of several at once one builds and the others wait for it. A build that is killed leaves nothing that counts,
         and the next one removes what it leaves.
         Raises EngineError if the model cannot be built or the artefact cannot be written.
         """
-        if spec.threads < 1:
+        if isinstance(spec, EngineSpec) and spec.threads < 1:
             raise EngineError(f"an engine needs at least 1 thread, not {spec.threads}")
         progress("reading the model", 0.0)
         recipe = _recipe_of(spec)
@@ -140,21 +152,17 @@ class ArtefactStore:
     def _build_in(
         self,
         part: Path,
-        spec: EngineSpec,
+        spec: EngineSpec | GgufSpec,
         recipe: _Recipe,
         progress: Progress,
     ) -> Manifest:
-        from graylift.engine.sources import operators_of, read_model  # as in _recipe_of
-
         engine = part / engine_file(spec.runtime)
         began = time.monotonic()
-        compiled = vendor_of(spec.runtime).build(
-            spec, recipe.key, engine, self._root / "cache", part_of(progress, 0.02, 0.95)
-        )
+        made = _make(spec, recipe.key, engine, self._root / "cache", part_of(progress, 0.02, 0.95))
         build_s = time.monotonic() - began
         progress("keeping the engine", 0.95)
         if _recipe_of(spec) != recipe:
-            raise EngineError(f"{spec.onnx} or its external data changed while it was built; build it again")
+            raise EngineError(f"{recipe.sources[0][0]} or a file beside it changed while it was built; build it again")
         with engine.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         manifest = Manifest(
@@ -164,17 +172,16 @@ class ArtefactStore:
             options=recipe.options,
             versions=recipe.versions,
             machine=recipe.machine,
-            interface=compiled.interface,
+            interface=made.interface,
             size_bytes=engine.stat().st_size,
             build_s=round(build_s, 3),
             built_at_s=time.time(),
-            precision=spec.precision,
-            profiles=spec.profiles,
+            precision=spec.precision if isinstance(spec, EngineSpec) else Precision.FP32,
+            profiles=spec.profiles if isinstance(spec, EngineSpec) else (),
+            language=made.language,
         )
         (part / "manifest.json").write_bytes(json_from_manifest(manifest))
-        # What PyTorch runs is the program itself.
-        graph = () if spec.runtime is Runtime.PYTORCH else operators_of(read_model(Path(spec.onnx)))
-        layers = {"graph": graph, "layers": compiled.layers}
+        layers = {"graph": made.graph, "layers": made.layers}
         (part / "layers.json").write_bytes(orjson.dumps(layers))
         for file in part.iterdir():
             _sync(file)
@@ -215,9 +222,44 @@ class _Recipe:
         return hashlib.sha256(orjson.dumps(nameless)).hexdigest()
 
 
-def _recipe_of(spec: EngineSpec) -> _Recipe:
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What is told of an engine that was just written. graph: of its source."""
+
+    interface: Interface
+    layers: tuple[Layer, ...] = ()
+    graph: tuple[tuple[str, int], ...] = ()
+    language: LanguageFacts | None = None
+
+
+def _make(spec: EngineSpec | GgufSpec, build_key: str, engine: Path, cache: Path, progress: Progress) -> _Made:
+    """Write the engine, one file."""
+    if isinstance(spec, GgufSpec):
+        from graylift.engine.language_build import build_language_engine  # needs gguf, and the runtime to try it
+
+        return _Made(Interface((), ()), language=build_language_engine(spec, build_key, engine, progress))
+    from graylift.engine.sources import operators_of, read_model  # as in _recipe_of
+
+    compiled = vendor_of(spec.runtime).build(spec, build_key, engine, cache, progress)
+    # What PyTorch runs is the program itself.
+    graph = () if spec.runtime is Runtime.PYTORCH else operators_of(read_model(Path(spec.onnx)))
+    return _Made(compiled.interface, compiled.layers, graph)
+
+
+def _recipe_of(spec: EngineSpec | GgufSpec) -> _Recipe:
     from graylift.engine.sources import sha256_of, source_files  # imports onnx, which loading does not need
 
+    if isinstance(spec, GgufSpec):
+        from graylift.engine.language_build import versions_of
+
+        files = [Path(spec.gguf)] + ([] if spec.chat_template is None else [Path(spec.chat_template)])
+        return _Recipe(
+            sources=tuple((file.name, sha256_of(file)) for file in files),
+            runtime=spec.runtime.value,
+            options=(("packing", spec.packing.value),),
+            versions=versions_of(spec.runtime),
+            machine=this_machine(),
+        )
     vendor = vendor_of(spec.runtime)
     source = Path(spec.onnx)
     sources = ((source.name, sha256_of(source)),) if spec.runtime is Runtime.PYTORCH else source_files(source)
@@ -277,6 +319,20 @@ def manifest_from_json(text: bytes) -> Manifest:
         built_at_s=document["built_at_s"],
         precision=Precision(document["precision"]),
         profiles=profiles_from_texts([value for name, value in pairs("options") if name == "profile"]),
+        language=_language_from(document.get("language")),
+    )
+
+
+def _language_from(document: dict[str, Any] | None) -> LanguageFacts | None:
+    if document is None:
+        return None
+    return LanguageFacts(
+        architecture=document["architecture"],
+        parameters=document["parameters"],
+        vocabulary=document["vocabulary"],
+        context_length=document["context_length"],
+        packing=Packing(document["packing"]),
+        chat_template=document["chat_template"],
     )
 
 

@@ -15,7 +15,7 @@ from typing import cast
 
 import orjson
 
-from graylift.domain.engine import EngineSpec, Manifest
+from graylift.domain.engine import EngineSpec, GgufSpec, Manifest
 from graylift.engine.artefacts import ArtefactStore, manifest_from_json
 from graylift.engine.progress import Progress, progress_from_line, unheard
 from graylift.errors import EngineError
@@ -30,7 +30,7 @@ _LONGEST_LINE = 64 * 2**20
 
 
 async def build_engine(
-    spec: EngineSpec, artefacts: Path, progress: Progress = unheard, *, command: Sequence[str] = BUILD
+    spec: EngineSpec | GgufSpec, artefacts: Path, progress: Progress = unheard, *, command: Sequence[str] = BUILD
 ) -> Manifest:
     """The artefact of `spec` in the store at `artefacts`, built in a child process or found.
 
@@ -54,7 +54,7 @@ async def build_engine(
         raise EngineError(f"the build gave no manifest but {_quoted(said)}") from error
 
 
-async def check_engine(spec: EngineSpec, *, command: Sequence[str] = CHECK) -> tuple[str, ...]:
+async def check_engine(spec: EngineSpec | GgufSpec, *, command: Sequence[str] = CHECK) -> tuple[str, ...]:
     """What `Vendor.check` says of `spec`, from a child process. EngineError with one sentence if it does not fit."""
     said = await _said_by("check", (*command, *_options(spec)), unheard)
     try:
@@ -95,8 +95,11 @@ async def _said_by(what: str, command: Sequence[str], progress: Progress) -> byt
     return said
 
 
-def _options(spec: EngineSpec) -> tuple[str, ...]:
+def _options(spec: EngineSpec | GgufSpec) -> tuple[str, ...]:
     """What `__main__` reads back into the spec."""
+    if isinstance(spec, GgufSpec):
+        options = ("--gguf", spec.gguf, "--runtime", spec.runtime.value, "--packing", spec.packing.value)
+        return options if spec.chat_template is None else (*options, "--chat-template", spec.chat_template)
     options = ("--onnx", spec.onnx, "--runtime", spec.runtime.value)
     options += ("--threads", str(spec.threads), "--precision", spec.precision.value)
     for text in texts_from_profiles(spec.profiles):

@@ -106,6 +106,8 @@ def vendor_of(runtime: Runtime) -> Vendor:
             except ImportError as exc:
                 raise _missing(exc, runtime, "torch") from exc
             return pytorch_runtime
+        case Runtime.OPENVINO_GENAI:
+            raise EngineError(f"{runtime.value} runs language models, from GGUF files; write `gguf` in place of `onnx`")
         case _:
             assert_never(runtime)
 
@@ -121,6 +123,8 @@ def engine_file(runtime: Runtime) -> str:
             return "engine.plan"
         case Runtime.PYTORCH:
             return "engine.pt2"
+        case Runtime.OPENVINO_GENAI:
+            return "engine.gguf"
         case _:
             assert_never(runtime)
 

@@ -3,6 +3,7 @@
 JSON tensors and the binary tensor extension (a JSON head of `Inference-Header-Content-Length` bytes, then the tensors'
 raw little-endian bytes), as the kserve/open-inference-protocol specification and Triton's `extension_binary_data.md`
 say it.
+The requests themselves, and what is right in them, it shares with the protocol's gRPC form (`open_inference_grpc`).
 It must not know which model is served, nor how bytes travel. Called by `serve/`.
 
 Whatever bytes come in, the answer is a request or a ProtocolError that says what was expected and what came; the
@@ -34,6 +35,8 @@ _MAX_EMPTY_SPAN = 2**24
 """Bound on the dimensions of a tensor without elements: a shape like [1000000000000, 0] costs its sender nothing, but
 could make a model allocate for the dimensions that are not 0."""
 
+_LONGEST_TIMEOUT_US = 86_400 * 10**6
+
 _UNSUPPORTED = ("shared_memory_region", "classification")
 
 
@@ -46,6 +49,18 @@ class OutputRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A request's parameters `priority` and `timeout`, as Triton has them.
+
+    priority:  1 is served first, then 2 (the default), then 3
+    timeout_s: how long it may wait for its turn; None: as long as it takes
+    """
+
+    priority: int = 2
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """One request.
 
@@ -53,12 +68,14 @@ class InferenceRequest:
     inputs:  tensors by name, possibly views into the body
     outputs: what was asked for, in this order; None asks for all
     binary:  how outputs travel that are not named in `outputs`
+    turn:    what it says of its turn in the queue
     """
 
     id: str | None
     inputs: Mapping[str, Tensor]
     outputs: tuple[OutputRequest, ...] | None
     binary: bool
+    turn: Turn = Turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +97,30 @@ def request_from_body(body: bytes, json_length: int | None) -> InferenceRequest:
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise ProtocolError(f"id: expected a string, got {kind_of(request_id)}")
-    binary = _flag(_parameters(document, "parameters"), "binary_data_output", "parameters", default=False)
+    parameters = _parameters(document, "the request")
+    binary = _flag(parameters, "binary_data_output", "parameters", default=False)
     return InferenceRequest(
         id=request_id,
         inputs=_inputs(document.get("inputs"), tail),
         outputs=_outputs(document.get("outputs"), binary),
         binary=binary,
+        turn=turn_from_parameters(parameters) if parameters else Turn(),
     )
+
+
+def turn_from_parameters(parameters: Mapping[str, object]) -> Turn:
+    """ProtocolError for a priority or a timeout that cannot be one."""
+    priority = parameters.get("priority", 0)
+    if type(priority) is not int or not 0 <= priority <= 3:
+        raise ProtocolError(
+            f"parameters: priority must be 1 (served first), 2 (the default, as is 0) or 3, got {_said(priority)}"
+        )
+    timeout_us = parameters.get("timeout", 0)
+    if type(timeout_us) is not int or not 0 <= timeout_us <= _LONGEST_TIMEOUT_US:
+        raise ProtocolError(
+            f"parameters: timeout must be microseconds from 0 (none) to {_LONGEST_TIMEOUT_US}, got {_said(timeout_us)}"
+        )
+    return Turn(priority or 2, timeout_us / 1e6 if timeout_us else None)
 
 
 def body_from_outputs(request: InferenceRequest, outputs: Mapping[str, Tensor], *, model: str, version: str) -> Body:
@@ -241,7 +275,11 @@ def _outputs(value: object, binary_default: bool) -> tuple[OutputRequest, ...] |
 def _shape(value: object, where: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise ProtocolError(f"{where}: shape must be a list of integers, got {kind_of(value)}")
-    dims = cast("list[object]", value)
+    return checked_shape(cast("list[object]", value), where)
+
+
+def checked_shape(dims: Sequence[object], where: str) -> tuple[int, ...]:
+    """ProtocolError unless a tensor may have these dimensions."""
     if len(dims) > _MAX_RANK:
         raise ProtocolError(f"{where}: shape has {len(dims)} dimensions; at most {_MAX_RANK} are possible")
     shape: list[int] = []
@@ -275,6 +313,10 @@ def _name(document: Mapping[str, object], where: str) -> str:
 def _parameters(document: Mapping[str, object], where: str) -> Mapping[str, object]:
     parameters = document.get("parameters")
     return {} if parameters is None else _object(parameters, f"{where}: parameters")
+
+
+def _said(value: object) -> str:
+    return str(value) if type(value) is int else kind_of(value)
 
 
 def _flag(parameters: Mapping[str, object], key: str, where: str, *, default: bool) -> bool:

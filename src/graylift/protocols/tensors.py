@@ -6,7 +6,7 @@ Called by `open_inference`. Arrays are views of the bytes they came in where tha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import cast
 
@@ -39,19 +39,29 @@ def tensor_from_json(data: object, datatype: str, shape: tuple[int, ...], where:
     if not types <= _JSON_TYPES[datatype]:
         wrong = sorted(_WORDS.get(t, "null") for t in types - _JSON_TYPES[datatype])
         raise ProtocolError(f"{where}: {datatype} takes {_expected(datatype)}, but data holds {' and '.join(wrong)}")
+    if datatype == "BYTES":
+        elements = [cast("str", text).encode() for text in elements]
+    tensor = tensor_from_elements(elements, datatype, shape, where)
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise ProtocolError(f"{where}: data holds a number that {datatype} cannot represent")
+    return tensor
+
+
+def tensor_from_elements(elements: Sequence[object], datatype: str, shape: tuple[int, ...], where: str) -> Tensor:
+    """The tensor of elements that are of the datatype's kind already, in row-major order.
+
+    Raises ProtocolError where they are too few, too many, or beyond what the datatype holds.
+    """
     count = math.prod(shape)
     if len(elements) != count:
         raise ProtocolError(f"{where}: shape {list(shape)} has {count} elements, but data has {len(elements)}")
     if datatype == "BYTES":
-        return _object_array([cast("str", text).encode() for text in elements], shape)
+        return _object_array(cast("Sequence[bytes]", elements), shape)
     try:
-        with np.errstate(over="ignore"):  # caught below, as infinity
-            tensor = np.array(elements, dtype=DTYPES[datatype]).reshape(shape)
+        with np.errstate(over="ignore"):  # it becomes infinity
+            return np.array(elements, dtype=DTYPES[datatype]).reshape(shape)
     except OverflowError as exc:
         raise ProtocolError(f"{where}: data holds a number that {datatype} cannot represent") from exc
-    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-        raise ProtocolError(f"{where}: data holds a number that {datatype} cannot represent")
-    return tensor
 
 
 def _flat(data: list[object], shape: tuple[int, ...], where: str) -> list[object]:
@@ -111,7 +121,7 @@ def _byte_strings(blob: memoryview, count: int, where: str) -> list[bytes]:
     return elements
 
 
-def _object_array(elements: list[bytes], shape: tuple[int, ...]) -> Tensor:
+def _object_array(elements: Sequence[bytes], shape: tuple[int, ...]) -> Tensor:
     # Filled, not converted: numpy would turn a list of bytes into fixed-width strings and lose trailing zeros.
     tensor = np.empty(len(elements), dtype=np.object_)
     tensor[:] = elements

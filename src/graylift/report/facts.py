@@ -11,7 +11,7 @@ from graylift.domain.judgement import Verdict
 from graylift.domain.release import Event, Phase, Release, StageRecord
 from graylift.domain.revision import Revision
 from graylift.domain.scores import NO_SCORES, ScoreCounts
-from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec, Stage
+from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, RevisionSpec, Stage
 from graylift.domain.weights import ALL, NONE, Role, Weights
 from graylift.report.series import Point, Totals, series_from, totals_from, windows_of
 from graylift.report.words import span, utc
@@ -36,7 +36,7 @@ class RevisionFacts:
     @property
     def model(self) -> str:
         match self.spec.model:
-            case OnnxModel(onnx=path):
+            case OnnxModel(onnx=path) | GgufModel(gguf=path):
                 return path
             case EndpointModel(url=url):
                 return url

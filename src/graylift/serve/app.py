@@ -1,25 +1,19 @@
-"""What happens to one request: route, body, turn, inference, answer. A raw ASGI application.
+"""The HTTP front: route, body, inference, answer. A raw ASGI application.
 
-The event loop parses and renders; inference runs in the contexts' threads, alone or together with others (`batcher`).
-Knows nothing of processes and signals; `server` sets `stage` and `model`.
+The event loop parses and renders; what is between is `inference`. Knows nothing of processes and signals.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections import Counter
 from collections.abc import Mapping
-from enum import Enum
+from functools import partial
 from importlib import metadata
 from typing import assert_never
 
 import orjson
 
-from graylift.engine.runner import check_inputs
-from graylift.errors import EngineError, InputError, NotComputable, ProtocolError
-from graylift.protocols.datatypes import Tensor
+from graylift.errors import EngineError, InputError, NotComputable, NotServed, ProtocolError, Refusal
 from graylift.protocols.open_inference import (
     BINARY_HEADER,
     InferenceRequest,
@@ -28,9 +22,8 @@ from graylift.protocols.open_inference import (
     model_metadata,
     request_from_body,
     server_metadata,
-    unknown_output,
 )
-from graylift.serve.batcher import Batcher, Job
+from graylift.serve.connection import ON_LEFT
 from graylift.serve.http import (
     BINARY,
     BODY_TIMEOUT_S,
@@ -42,54 +35,30 @@ from graylift.serve.http import (
     Send,
     answer,
     answer_early,
-    left,
     read_body,
 )
-from graylift.serve.metrics import CONTENT_TYPE, Metrics
-from graylift.serve.model import ServedModel
-from graylift.serve.shapes import ShapeCounts
-
-log = logging.getLogger(__name__)
+from graylift.serve.inference import Inference, Stage
+from graylift.serve.metrics import CONTENT_TYPE
 
 _RETRY_AFTER: Header = (b"retry-after", b"1")
 
 
-class Stage(Enum):
-    """STARTING: loads or warms up. READY. DRAINING: told to end; answers what still comes, and asks for no more."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-
-
 class App:
-    """The application. `model` is None until it is loaded."""
+    """The application."""
 
-    def __init__(
-        self,
-        service: str,
-        version: str,
-        batcher: Batcher,
-        metrics: Metrics,
-        *,
-        max_body_bytes: int,
-        body_timeout_s: float = BODY_TIMEOUT_S,
-    ) -> None:
-        self.stage = Stage.STARTING
-        self.model: ServedModel | None = None
-        self._service = service
-        self._version = version
-        self._batcher = batcher
-        self._metrics = metrics
+    def __init__(self, inference: Inference, *, max_body_bytes: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+        self._inference = inference
+        self._metrics = inference.metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
-        self._failures: Counter[str] = Counter()
-        self._shapes = ShapeCounts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"].split("/")[1:]:
+            case ["v2", "models", name, "infer"] if self._inference.serves(name, ""):
+                await self._infer(scope, receive, send)
             case ["metrics"]:
-                text = self._metrics.text(waiting=self._batcher.waiting, running=self._batcher.running)
+                batcher = self._inference.batcher
+                text = self._metrics.text(waiting=batcher.waiting, running=batcher.running)
                 await self._get(scope, send, 200, text, (b"content-type", CONTENT_TYPE))
             case ["v2"]:
                 await self._get(scope, send, 200, server_metadata("graylift", metadata.version("graylift")))
@@ -97,37 +66,35 @@ class App:
                 await self._get(scope, send, 200, orjson.dumps({"live": True}))
             case ["v2", "health", "ready"]:
                 # The specification calls the field "live" here, everybody else "ready".
-                ready = self.stage is Stage.READY
+                ready = self._inference.stage is Stage.READY
                 await self._get(scope, send, 200 if ready else 503, orjson.dumps({"ready": ready, "live": True}))
-            case ["v2", "models", name, "versions", version, *action] if self._is_ours(name, version):
+            case ["v2", "models", name, "versions", version, *action] if version and self._inference.serves(
+                name, version
+            ):
                 await self._model(action, scope, receive, send)
-            case ["v2", "models", name, *action] if action[:1] != ["versions"] and self._is_ours(name, self._version):
+            case ["v2", "models", name, *action] if action[:1] != ["versions"] and self._inference.serves(name, ""):
                 await self._model(action, scope, receive, send)
             case ["v2", "models", _, *_]:
-                ours = f"{self._service!r}, version {self._version!r}"
+                ours = f"{self._inference.service!r}, version {self._inference.version!r}"
                 await self._error(send, 404, f"no such model here: {scope['path'][:100]!r}; this server serves {ours}")
             case _:
                 await self._not_found(scope, send)
 
-    def _is_ours(self, name: str, version: str) -> bool:
-        return (name, version) == (self._service, self._version)
-
     async def _model(self, action: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+        service, version, model = self._inference.service, self._inference.version, self._inference.model
         match action:
             case ["infer"]:
                 await self._infer(scope, receive, send)
             case ["ready"]:
-                ready = self.stage is Stage.READY
-                document = orjson.dumps({"name": self._service, "ready": ready})
-                await self._get(scope, send, 200 if ready else 503, document)
+                ready = self._inference.stage is Stage.READY
+                await self._get(scope, send, 200 if ready else 503, orjson.dumps({"name": service, "ready": ready}))
             case ["shapes"]:  # not of the protocol: what `graylift profile suggest` goes by
-                await self._get(scope, send, 200, self._shapes.document())
+                await self._get(scope, send, 200, self._inference.shapes.document())
             case []:
-                if self.model is None:
+                if model is None:
                     await self._error(send, 503, "the model is still loading", _RETRY_AFTER)
                     return
-                document = model_metadata(self._service, self._version, self.model.platform, self.model.interface)
-                await self._get(scope, send, 200, document)
+                await self._get(scope, send, 200, model_metadata(service, version, model.platform, model.interface))
             case _:
                 await self._not_found(scope, send)
 
@@ -146,62 +113,54 @@ class App:
             self._metrics.failed("CANCELED")
             return
         began_s = time.perf_counter()
-        if self.model is None or self.stage is Stage.STARTING:
-            await self._error(send, 503, "the model is not ready yet", _RETRY_AFTER)
-            return
         try:
-            request = request_from_body(body, _json_length(headers))
-            _check_outputs(request, self.model)
-            # Before it waits, and before it spoils a run that others share.
-            check_inputs(self.model.interface, request.inputs)
-            job = self._batcher.join(self.model.infer, request.inputs)
-            if job is None:
-                self._metrics.failed("REJECTED")
-                waiting = f"{self._batcher.waiting} requests wait already, as many as may (--max-queue)"
-                await self._error(send, 503, f"the model is busy and {waiting}; try again later", _RETRY_AFTER)
-                return
-            outputs = await self._answered(job, receive)
+            self._inference.served()  # before its bytes are read: nobody may be able to say what they mean
+            request = self._read(body, headers)
+            self._metrics.parsed(time.perf_counter() - began_s)
+            outputs = await self._inference.outputs(request, partial(scope.__setitem__, ON_LEFT))
             if outputs is None:
-                self._metrics.failed("CANCELED")
                 return
-            self._shapes.add(request.inputs, self.model.own_inputs)
-            reply = body_from_outputs(request, outputs, model=self._service, version=self._version)
+            computed_s = time.perf_counter()
+            service, version = self._inference.service, self._inference.version
+            try:
+                reply = body_from_outputs(request, outputs, model=service, version=version)
+            except ProtocolError:
+                self._metrics.failed("OTHER")
+                raise
+        except NotServed as exc:
+            match exc.why:
+                case Refusal.NOT_READY | Refusal.BUSY:
+                    await self._error(send, 503, str(exc), _RETRY_AFTER)
+                case Refusal.TOO_LATE:
+                    await self._error(send, 504, str(exc))
+                case _:
+                    assert_never(exc.why)
         except ProtocolError as exc:
-            self._metrics.failed("OTHER")
             await self._error(send, exc.status, str(exc))
         except InputError as exc:
-            self._metrics.failed("OTHER")
             await self._error(send, 400, str(exc))
         except NotComputable as exc:
             # Not 400: the request follows interface and protocol, another revision may well answer it, and the gateway
             # asks stable again when a candidate says this. Not 500: the server is well.
-            self._metrics.failed("BACKEND")
-            self._count_failure(str(exc))
             await self._error(send, 422, str(exc))
         except EngineError as exc:
-            self._metrics.failed("BACKEND")
-            self._count_failure(str(exc))
             await self._error(send, 500, str(exc))
         else:
-            self._metrics.answered(time.perf_counter() - began_s)
+            ended_s = time.perf_counter()
+            self._metrics.rendered(ended_s - computed_s)
+            self._metrics.answered(ended_s - began_s)
             if reply.json_length is None:
                 await self._answer(send, 200, reply.data, JSON)
             else:
                 length = (BINARY_HEADER, str(reply.json_length).encode())
                 await self._answer(send, 200, reply.data, BINARY, length)
 
-    async def _answered(self, job: Job, receive: Receive) -> dict[str, Tensor] | None:
-        """The outputs; None if the client left before its turn, which then costs nobody anything."""
-        if job.runs:
-            return await job.answer
-        leaving = asyncio.create_task(left(receive))
+    def _read(self, body: bytes, headers: Mapping[bytes, bytes]) -> InferenceRequest:
         try:
-            await asyncio.wait({job.answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            return job.answer.result() if job.answer.done() else None
-        finally:
-            leaving.cancel()
-            if not job.answer.done():
-                self._batcher.give_up(job)
+            return request_from_body(body, _json_length(headers))
+        except ProtocolError:
+            self._metrics.failed("OTHER")
+            raise
 
     async def _get(self, scope: Scope, send: Send, status: int, document: bytes, kind: Header = JSON) -> None:
         if scope["method"] in ("GET", "HEAD"):
@@ -211,26 +170,20 @@ class App:
 
     async def _not_found(self, scope: Scope, send: Send) -> None:
         path = scope["path"][:100]
-        await self._error(send, 404, f"nothing at {path!r}; inference is at /v2/models/{self._service}/infer")
+        where = f"/v2/models/{self._inference.service}/infer"
+        await self._error(send, 404, f"nothing at {path!r}; inference is at {where}")
 
     async def _error(self, send: Send, status: int, message: str, *headers: Header) -> None:
         await self._answer(send, status, error_document(message), JSON, *headers)
 
     async def _answer(self, send: Send, status: int, body: bytes, *headers: Header) -> None:
-        match self.stage:
+        match self._inference.stage:
             case Stage.STARTING | Stage.READY:
                 await answer(send, status, body, *headers)
             case Stage.DRAINING:
                 await answer(send, status, body, *headers, CLOSE)
             case _:
-                assert_never(self.stage)
-
-    def _count_failure(self, message: str) -> None:
-        """Log the first of a kind, the tenth, the hundredth...: a model that fails always must not fill the disk."""
-        self._failures[message] += 1
-        count = self._failures[message]
-        if count == 10 ** (len(str(count)) - 1):
-            log.warning("%s (%d so far)", message, count)
+                assert_never(self._inference.stage)
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
@@ -240,11 +193,3 @@ def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
     if not value.isdigit() or len(value) > 18:
         raise ProtocolError("Inference-Header-Content-Length must be the number of bytes of the JSON head")
     return int(value)
-
-
-def _check_outputs(request: InferenceRequest, model: ServedModel) -> None:
-    """Before inference, so that a mistake costs nothing."""
-    known = tuple(spec.name for spec in model.interface.outputs)
-    for asked in request.outputs or ():
-        if asked.name not in known:
-            raise ProtocolError(unknown_output(asked.name, known))

@@ -71,12 +71,6 @@ def _too_large(given: str, max_bytes: int) -> ProtocolError:
     )
 
 
-async def left(receive: Receive) -> None:
-    """Returns once the client has closed its connection. To be awaited after the body was read, until an answer."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def answer(send: Send, status: int, body: bytes, *headers: Header) -> None:
     """Send a whole answer."""
     await send({"type": "http.response.start", "status": status, "headers": _with_length(body, headers)})

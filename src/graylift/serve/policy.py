@@ -1,16 +1,24 @@
-"""Which waiting requests run next, together: dynamic batching as a pure function of the queue and the time.
+"""Which waiting requests run next, together: dynamic batching as pure functions of the queue and the time.
 
-The oldest request always leads, so nobody starves; those of its kind that fit join it in the order they came. With no
-delay (the default) a free context runs at once what waits: batches form exactly while all contexts are busy, and an
-idle server adds nothing to anybody's latency. A delay buys larger batches with the leader's time.
+The queue is in order of urgency, and within one urgency the oldest is first. Its first request always leads; those of
+its kind that fit join it in their order. With no delay (the default) a free context runs at once what waits: batches
+form exactly while all contexts are busy, and an idle server adds nothing to anybody's latency. A delay buys larger
+batches with the leader's time.
+
+Requests of different shapes never share a run: padding one to the other's length is right only if the model masks what
+was added, and no trial on made-up inputs can show that for real ones.
 
 It must not know tensors, threads or clocks. Called by `batcher`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+
+FIRST, NORMAL, LAST = 1, 2, 3
+"""Priorities, as Triton counts them. Strict: who is less urgent waits until nobody more urgent does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +32,14 @@ class BatchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """rows: along the batch dimension, at least 0; kind: equal ones can share a run; since_s: when it came"""
+    """rows: along the batch dimension, at least 0; kind: equal ones can share a run; since_s: when it came;
+    until_s: when nobody wants its answer any more"""
 
     rows: int
     kind: Hashable
     since_s: float
+    priority: int = NORMAL
+    until_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,7 @@ class Wait:
 
 
 def next_batch(policy: BatchPolicy, queue: Iterable[Waiting], now: float) -> Run | Wait | None:
-    """What a free context does. `queue`: oldest first. None if nobody waits. O(length of the queue) at most."""
+    """What a free context does. `queue`: in order. None if nobody waits. O(length of the queue) at most."""
     waiting = iter(queue)
     leader = next(waiting, None)
     if leader is None:
@@ -59,7 +70,13 @@ def next_batch(policy: BatchPolicy, queue: Iterable[Waiting], now: float) -> Run
                 rows += other.rows
                 if rows == policy.max_rows:
                     break
-    due_s = leader.since_s + policy.max_delay_s
+    # Company may cost the leader half of the time it has: the other half is for the run.
+    due_s = leader.since_s + min(policy.max_delay_s, (leader.until_s - leader.since_s) / 2)
     if rows >= policy.max_rows or now >= due_s:
         return Run(tuple(members))
     return Wait(due_s)
+
+
+def gives_way(last: Waiting, newcomer: Waiting) -> bool:
+    """With a full queue: whether its last request is refused for the newcomer's sake, and not the newcomer."""
+    return newcomer.priority < last.priority

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
 
-from graylift.engine.artefacts import ArtefactStore
-from graylift.engine.load import load
 from graylift.errors import EngineError
-from graylift.serve.app import App, Stage
-from graylift.serve.batcher import Batcher
-from graylift.serve.metrics import Metrics
-from graylift.serve.model import ServedModel, served_model
+from graylift.serve.connection import Connection
+from graylift.serve.front import Front
+from graylift.serve.inference import Stage
 from graylift.serve.options import Options
-from graylift.serve.policy import BatchPolicy
-from graylift.serve.stacking import objection
-from graylift.serve.warmup import warm
+from graylift.serve.tensors import TensorFront
+from graylift.serve.writing import LanguageFront
+
+if TYPE_CHECKING:
+    from graylift.serve.grpc_front import GrpcFront
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +54,11 @@ def run(options: Options) -> int:
 class _Process:
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._pool = ThreadPoolExecutor(options.contexts, thread_name_prefix="context")
-        metrics = Metrics(options.service, options.version)
-        self._batcher = Batcher(self._pool, options.contexts, options.max_queue, metrics)
-        self._app = App(options.service, options.version, self._batcher, metrics, max_body_bytes=options.max_body_bytes)
+        self._front = _front_of(options)
         self._server = _Server(
             uvicorn.Config(
-                self._app,
-                http="httptools",
+                self._front,
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -73,6 +69,8 @@ class _Process:
                 timeout_keep_alive=_KEEP_ALIVE_S,
             )
         )
+        self._grpc: GrpcFront | None = None
+        self._grpc_ends: asyncio.Task[None] | None = None
         self._status = EXIT_ENDED
 
     async def live(self, listener: socket.socket) -> int:
@@ -84,53 +82,44 @@ class _Process:
             loop.add_reader(0, self._read_stdin)
         host, port = listener.getsockname()[:2]
         log.info("start: %s on %s:%d, process %d", self._options.revision_id, host, port, os.getpid())
+        if self._options.grpc_port is not None and not await self._listen_for_grpc(self._options.grpc_port):
+            listener.close()
+            return EXIT_NO_PORT
         async with asyncio.TaskGroup() as tasks:
             starting = tasks.create_task(self._start())
             await self._server.serve(sockets=[listener])
             starting.cancel()
+            if self._grpc_ends is not None:
+                await self._grpc_ends
         if self._status == EXIT_ENDED:
             log.info("exit")
         return self._status
 
+    async def _listen_for_grpc(self, port: int) -> bool:
+        from graylift.serve.grpc_front import GrpcFront
+
+        assert isinstance(self._front, TensorFront), "the command line refuses gRPC for language models"
+        self._grpc = GrpcFront(self._front.inference, max_body_bytes=self._options.max_body_bytes)
+        try:
+            bound = await self._grpc.start(self._options.host, port)
+        except OSError as exc:
+            log.critical("cannot listen for gRPC on %s:%d: %s", self._options.host, port, exc)
+            return False
+        log.info("gRPC: on %s:%d", self._options.host, bound)
+        return True
+
     async def _start(self) -> None:
-        """Load and warm up, both in a context's thread: the loop answers health checks meanwhile."""
-        loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
-            model = await loop.run_in_executor(self._pool, _loaded, self._options)
+            await self._front.start()
         except EngineError as exc:
             log.critical("cannot serve %s: %s", self._options.revision_id, exc)
             self._status = EXIT_NOT_LOADED
             self._server.should_exit = True
             return
-        self._app.model = model
-        log.info(
-            "loaded: %s, %s -> %s, in %.2f s",
-            self._options.artefact,
-            ", ".join(map(str, model.interface.inputs)),
-            ", ".join(map(str, model.interface.outputs)),
-            time.monotonic() - began,
-        )
-        warmed = await loop.run_in_executor(self._pool, partial(warm, model, profiles=model.profiles))
-        if warmed.problem is None:
-            log.info(
-                "warmed: %d runs, first %.1f ms, last %.1f ms", warmed.runs, warmed.first_s * 1e3, warmed.last_s * 1e3
-            )
-        else:
-            log.warning("warmed: not fully (%d runs), it fails on zeros: %s", warmed.runs, warmed.problem)
-        if self._options.max_batch > 1:
-            why_not = await loop.run_in_executor(self._pool, objection, model, warmed.size, model.profiles)
-            if why_not is None:
-                self._batcher.policy = BatchPolicy(self._options.max_batch, self._options.max_queue_delay_s)
-                log.info(
-                    "batching: up to %d rows a run, %g ms for company",
-                    self._options.max_batch,
-                    self._options.max_queue_delay_s * 1e3,
-                )
-            else:
-                log.warning("batching: off, each request runs alone: %s", why_not)
-        if self._app.stage is Stage.STARTING:
-            self._app.stage = Stage.READY
+        _rest_garbage()
+        if self._front.stage is Stage.STARTING:
+            self._front.stage = Stage.READY
             log.info("ready: %.2f s after the start", time.monotonic() - began)
 
     def _read_stdin(self) -> None:
@@ -141,12 +130,14 @@ class _Process:
                 self._drain("stdin closed")
 
     def _drain(self, why: str) -> None:
-        if self._app.stage is Stage.DRAINING:
+        if self._front.stage is Stage.DRAINING:
             return
-        self._app.stage = Stage.DRAINING
-        log.info("drain: %s, %d running, %d waiting", why, self._batcher.running, self._batcher.waiting)
+        self._front.stage = Stage.DRAINING
+        log.info("drain: %s, %d running, %d waiting", why, self._front.running, self._front.waiting)
         loop = asyncio.get_running_loop()
         loop.call_later(self._options.drain_timeout_s, self._cut)
+        if self._grpc is not None:
+            self._grpc_ends = loop.create_task(self._grpc.stop(self._options.drain_timeout_s))
         if self._server.started:
             for listening in self._server.servers:
                 listening.close()
@@ -172,12 +163,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _loaded(options: Options) -> ServedModel:
-    """Runs in a context's thread: the runtime is imported here, and a large engine takes a while."""
-    store = ArtefactStore(options.artefacts)
-    runner = load(store, options.artefact, options.contexts)
-    manifest = store.manifest(options.artefact)
-    return served_model(runner, manifest.runtime.value, options.inputs, options.outputs, manifest.profiles)
+def _front_of(options: Options) -> Front:
+    return TensorFront(options) if options.language is None else LanguageFront(options, options.language)
+
+
+def _rest_garbage() -> None:
+    """What is here now stays, and requests leave no cycles: looking for them at Python's default rate, through all of
+    it, would take a twentieth of the time of small requests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -7,7 +7,9 @@ at the start, by `server`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,10 +26,23 @@ _TOLERANCE = 1e-3
 """Of an output's largest magnitude: kernels for other batch sizes round differently, and reduced precisions more so."""
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where the time of a run went: copying inputs together, the engine, taking outputs apart."""
+
+    input_s: float
+    compute_s: float
+    output_s: float
+
+
 def rows_of(inputs: Inputs) -> int | None:
     """How many rows a request has along the batch dimension; None if its tensors do not agree on one."""
     sizes = {tensor.shape[:1] for tensor in inputs.values()}
     return next(iter(sizes))[0] if len(sizes) == 1 and () not in sizes else None
+
+
+def elements_of(inputs: Inputs) -> int:
+    return sum(tensor.size for tensor in inputs.values())
 
 
 def kind_of(inputs: Inputs) -> Hashable:
@@ -35,18 +50,26 @@ def kind_of(inputs: Inputs) -> Hashable:
     return tuple((name, inputs[name].dtype.str, inputs[name].shape[1:]) for name in sorted(inputs))
 
 
-def answers(infer: Infer, requests: Sequence[Inputs]) -> list[Answer]:
-    """One answer for each request, its own. If the run of all fails, each runs alone: one that is poisonous fails
-    alone, and what it does to the others is to make them wait."""
-    if len(requests) > 1:
-        try:
-            apart = _apart(infer(_together(requests)), [_rows(request) for request in requests])
-        except EngineError:
-            pass
-        else:
-            if apart is not None:
-                return list(apart)
-    return [_alone(infer, request) for request in requests]
+def answers(infer: Infer, requests: Sequence[Inputs]) -> tuple[list[Answer], Split]:
+    """One answer for each request, its own, and where the time went. If the run of all fails, each runs alone: one that
+    is poisonous fails alone, and what it does to the others is to make them wait."""
+    began = time.perf_counter()
+    if len(requests) == 1:
+        answer = _alone(infer, requests[0])
+        return [answer], Split(0.0, time.perf_counter() - began, 0.0)
+    try:
+        together = _together(requests)
+        stacked = time.perf_counter()
+        outputs = infer(together)
+        computed = time.perf_counter()
+        apart = _apart(outputs, [_rows(request) for request in requests])
+    except EngineError:
+        pass
+    else:
+        if apart is not None:
+            return list(apart), Split(stacked - began, computed - stacked, time.perf_counter() - computed)
+    results = [_alone(infer, request) for request in requests]
+    return results, Split(0.0, time.perf_counter() - began, 0.0)
 
 
 def objection(runner: Runner, size: int, profiles: Sequence[Profile] = ()) -> str | None:

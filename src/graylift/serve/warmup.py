@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -35,8 +36,9 @@ class WarmUp:
 
 
 def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter, profiles: Sequence[Profile] = ()) -> WarmUp:
-    """Run on made-up inputs (zeros and empty strings) until the times settle; then so with a larger batch, where the
-    first dimensions are dynamic, or with each shape of the engine's profiles if it has any. Bounded in runs and time.
+    """Run on made-up inputs (zeros and empty strings) until the times settle: with a larger batch and then with one
+    row, where the first dimensions are dynamic, or with each shape of the engine's profiles if it has any, the largest
+    first: what does not fit in memory is to fail here. Bounded in runs and time.
     A failure is reported, not raised: zeros may be no input for this model, and real ones fine.
     """
     began = clock()
@@ -48,7 +50,7 @@ def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter, profile
         size, durations, problem = _first_run(runner, clock)
         if problem is not None:
             return _warmed([], problem, size)
-        batches = (1, _BATCH) if any(spec.shape[:1] == (-1,) for spec in runner.interface.inputs) else (1,)
+        batches = (_BATCH, 1) if any(spec.shape[:1] == (-1,) for spec in runner.interface.inputs) else (1,)
         series = [made_up_inputs(runner.interface, batch, size) for batch in batches]
     for inputs in series:
         previous = None
@@ -64,22 +66,27 @@ def warm(runner: Runner, clock: Callable[[], float] = time.perf_counter, profile
 
 
 def profile_inputs(interface: Interface, profiles: Sequence[Profile]) -> list[dict[str, Tensor]]:
-    """Inputs for the smallest, the favourite and the largest shapes of each profile."""
-    series: list[dict[str, Tensor]] = []
-    for profile in profiles:
-        shapes = {shape.input: (shape.min, shape.opt, shape.max) for shape in profile.shapes}
-        for place in range(3):
-            chosen = (
-                replace(spec, shape=shapes[spec.name][place]) if spec.name in shapes else spec
-                for spec in interface.inputs
-            )
-            series.append({spec.name: _made_up(spec, 1, 1) for spec in chosen})
-    return series
+    """Inputs for the largest, the favourite and the smallest shapes of each profile: what needs most memory first."""
+    return [
+        _of_shapes(interface, {shape.input: sizes_of(shape) for shape in profile.shapes})
+        for profile in profiles
+        for sizes_of in (attrgetter("max"), attrgetter("opt"), attrgetter("min"))
+    ]
+
+
+def best_inputs(interface: Interface, profiles: Sequence[Profile]) -> list[dict[str, Tensor]]:
+    """Inputs for the favourite shapes of each profile."""
+    return [_of_shapes(interface, {shape.input: shape.opt for shape in profile.shapes}) for profile in profiles]
 
 
 def made_up_inputs(interface: Interface, batch: int, size: int) -> dict[str, Tensor]:
     """Inputs of the right shape: a dynamic first dimension becomes `batch`, any other dynamic one `size`."""
     return {spec.name: _made_up(spec, batch, size) for spec in interface.inputs}
+
+
+def _of_shapes(interface: Interface, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    specs = (replace(spec, shape=shapes.get(spec.name, spec.shape)) for spec in interface.inputs)
+    return {spec.name: _made_up(spec, 1, 1) for spec in specs}
 
 
 def _made_up(spec: TensorSpec, batch: int, size: int) -> Tensor:

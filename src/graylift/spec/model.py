@@ -1,4 +1,4 @@
-"""The `model` of one side of a release file -> `OnnxModel` or `EndpointModel`. Called by `release`."""
+"""The `model` of one side of a release file -> `OnnxModel`, `GgufModel` or `EndpointModel`. Called by `release`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from graylift.domain.engine import Precision, Profile, ProfileShape, Runtime
-from graylift.domain.spec import EndpointModel, OnnxModel, Serving, TensorName
+from graylift.domain.engine import Packing, Precision, Profile, ProfileShape, Runtime
+from graylift.domain.spec import AUTO, Auto, EndpointModel, GgufModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong, nearest
 from graylift.spec.profiles import checked
 from graylift.spec.settings import SETTINGS, Setting
-from graylift.spec.shapes import PROFILE, RUNTIMES
+from graylift.spec.shapes import LANGUAGE_RUNTIMES, MODEL, PROFILE, RUNTIMES
 from graylift.spec.values import between, choice, duration, each_of, integer, matching, quantity, text
 
 MissingFile = Callable[[Path], str | None]
@@ -27,36 +27,36 @@ _url = matching(
 )
 _runtime = choice(
     RUNTIMES,
-    {"pytorch": "release an ONNX file, and compare it with PyTorch by `graylift bench model.pt2 model.onnx`"},
+    {
+        "pytorch": "release an ONNX file, and compare it with PyTorch by `graylift bench model.pt2 model.onnx`",
+        **dict.fromkeys(LANGUAGE_RUNTIMES, "it runs language models; name one by `gguf` in place of `onnx`"),
+    },
+)
+_language_runtime = choice(
+    LANGUAGE_RUNTIMES,
+    {
+        runtime.value: "it runs no GGUF files; write openvino-genai"
+        for runtime in Runtime
+        if not runtime.runs_language_models
+    },
 )
 _precision = choice({precision.value: precision for precision in Precision})
+_packing = choice({packing.value: packing for packing in Packing})
 _max_delay = between(0, 1, "write a duration from 0s to 1s", duration)
 _sizes = each_of("sizes, one for each dimension: [1, 8]", integer(1, 999_999_999))
 _PROFILE_EXAMPLE = "{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}"
 
 
-def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxModel | EndpointModel:
+def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxModel | GgufModel | EndpointModel:
     if fields.has("endpoint"):
-        for name in (
-            "onnx",
-            "runtime",
-            "threads",
-            "precision",
-            "profiles",
-            "calibration",
-            "settings",
-            "inputs",
-            "outputs",
-            "contexts",
-            "maxBatchSize",
-            "maxQueueDelay",
-            "maxQueue",
-        ):
-            fields.refuse(
-                name, f"`{name}` has no place beside `endpoint`, a server that runs already", "delete one of them"
-            )
+        why = "a server that runs already"
+        _refuse_all_but(fields, ("endpoint",), "endpoint", why)
         return EndpointModel(fields.read("endpoint", _url).value)
     file = partial(file_path, base=base, missing_file=missing_file)
+    if fields.has("gguf"):
+        return _read_gguf(fields, file)
+    for name in _OF_LANGUAGE_MODELS[1:]:
+        fields.refuse(name, f"`{name}` has no place beside `onnx`: it is about language models", "delete it")
     onnx = fields.read("onnx", file)
     runtime = fields.read_or(Runtime.ONNXRUNTIME, "runtime", _runtime)
     threads = fields.read_or(defaults.THREADS, "threads", integer(1, 256))
@@ -66,8 +66,8 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     if precision.found:
         _demand_calibration(fields, precision)
     settings = _read_settings(fields, runtime)
-    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
-    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
+    contexts = fields.read_or(defaults.SERVING.contexts, "contexts", _or_auto(256))
+    max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", _or_auto(65_536))
     max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
     max_queue = fields.read_or(defaults.SERVING.max_queue, "maxQueue", integer(0, 100_000))
     if max_batch.found == (1,):
@@ -90,6 +90,52 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         Serving(contexts.value, max_batch.value, max_delay.value, max_queue.value),
         settings.value,
     )
+
+
+def _read_gguf(fields: Fields, file: Callable[[Node], str]) -> GgufModel:
+    _refuse_all_but(
+        fields, (*_OF_LANGUAGE_MODELS, "runtime", "threads", "precision", "maxQueue"), "gguf", "a language model"
+    )
+    default = GgufModel("")
+    gguf = fields.read("gguf", file)
+    runtime = fields.read_or(default.runtime, "runtime", _language_runtime)
+    threads = fields.read_or(default.threads, "threads", integer(1, 256))
+    packing = fields.read_or(default.packing, "precision", _packing)
+    template = fields.read_or(default.chat_template, "chatTemplate", file)
+    context = fields.read_or(default.context_length, "contextLength", integer(16, 10_000_000))
+    streams = fields.read_or(default.max_streams, "maxStreams", integer(1, 1024))
+    max_queue = fields.read_or(default.max_queue, "maxQueue", integer(0, 100_000))
+    return GgufModel(
+        gguf.value,
+        runtime.value,
+        threads.value,
+        packing.value,
+        template.value,
+        context.value,
+        streams.value,
+        max_queue.value,
+    )
+
+
+_OF_LANGUAGE_MODELS = ("gguf", "chatTemplate", "contextLength", "maxStreams")
+
+
+def _refuse_all_but(fields: Fields, own: Sequence[str], beside: str, why: str) -> None:
+    for name in MODEL.fields:
+        if name not in own:
+            fields.refuse(name, f"`{name}` has no place beside `{beside}`, {why}", "delete one of them")
+
+
+def _or_auto(high: int) -> Callable[[Node], int | Auto]:
+    """A whole number from 1 to `high`, or the word for what the server finds best."""
+    counted = integer(1, high)
+
+    def reader(node: Node) -> int | Auto:
+        if isinstance(node, Scalar) and node.text == AUTO:
+            return AUTO
+        return counted(node)
+
+    return reader
 
 
 def file_path(node: Node, base: Path, missing_file: MissingFile) -> str:

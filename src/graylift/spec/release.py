@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from graylift.domain.spec import (
+    GgufModel,
     LabelRule,
     OnFailure,
     OnnxModel,
@@ -72,7 +73,11 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
         model = fields.nested("model", MODEL, partial(read_model, base=base, missing_file=missing_file))
         if protocol.found == (ServingProtocol.OPENAI,) and any(isinstance(found, OnnxModel) for found in model.found):
             what = "an `onnx` model is served as open-inference, and clients of this service speak openai"
-            fields.problems.add(model.place, what, "name the server by `endpoint`: {endpoint: http://10.0.0.7:8000}")
+            cure = "write `gguf`, a language model, or name the server by `endpoint`: {endpoint: http://10.0.0.7:8000}"
+            fields.problems.add(model.place, what, cure)
+        if protocol.found == (ServingProtocol.OPEN_INFERENCE,) and any(isinstance(m, GgufModel) for m in model.found):
+            what = "a `gguf` model is served as openai, and clients of this service speak open-inference"
+            fields.problems.add(model.place, what, "write `protocol: openai`")
         return RevisionSpec(names[-1].value, model.value, ready_within.value)
 
     protocol = fields.read("protocol", _protocol)

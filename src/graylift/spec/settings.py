@@ -41,6 +41,7 @@ SETTINGS: Mapping[Runtime, Mapping[str, Setting]] = {
         "computeCapability": Setting("one or several, as in 8.6,8.9", r"\d{1,2}\.\d(?:,\d{1,2}\.\d)*"),
     },
     Runtime.PYTORCH: {},
+    Runtime.OPENVINO_GENAI: {},
 }
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from graylift.domain.engine import Runtime
 from graylift.spec.fields import Shape
 
-RUNTIMES = {runtime.value: runtime for runtime in Runtime if runtime is not Runtime.PYTORCH}
+LANGUAGE_RUNTIMES = {runtime.value: runtime for runtime in Runtime if runtime.runs_language_models}
+RUNTIMES = {
+    runtime.value: runtime for runtime in Runtime if runtime is not Runtime.PYTORCH and not runtime.runs_language_models
+}
 """That a release may have. PyTorch's programs are compared with, and have no source to be checked against."""
 
 ROOT = Shape(
@@ -51,19 +54,23 @@ MODEL = Shape(
     "spec.stable.model, spec.candidate.model",
     {
         "onnx": "the path of the model, from the folder of this file",
+        "gguf": "the path of a language model, from the folder of this file",
         "endpoint": "http://host:port of a server that runs already",
-        "runtime": f"what executes the model: {', '.join(RUNTIMES)}",
+        "runtime": f"what executes the model: {', '.join((*RUNTIMES, *LANGUAGE_RUNTIMES))}",
         "threads": "threads for one inference",
-        "precision": "the numbers it computes with, as in fp32",
+        "precision": "the numbers it computes with, as in fp32, or how a language model is packed, as in q8_0",
         "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
         "calibration": "the path of an .npz with real inputs, for int8 alone",
         "settings": "what else may be set of the runtime, as in {workspace: 4GiB}",
-        "contexts": "inferences at once, each with its threads",
-        "maxBatchSize": "rows that may share one inference, as in 8",
+        "contexts": "inferences at once, each with its threads, or auto",
+        "maxBatchSize": "rows that may share one inference, as in 8, or auto",
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
         "maxQueue": "requests that may wait for their turn, as in 64; the next one is turned away",
         "inputs": "{served name: the model's own name}, where they differ",
         "outputs": "{served name: the model's own name}, where they differ",
+        "chatTemplate": "the path of a Jinja template in place of the language model's own",
+        "contextLength": "tokens of prompt and answer together, as in 4096",
+        "maxStreams": "answers that are written at once, as in 8",
     },
 )
 
