@@ -17,7 +17,7 @@ from graylift.serve.starting import start
 
 
 class TensorFront:
-    """An ASGI application with a life: started once, told by its stage to drain. inference: what the gRPC front asks."""
+    """An ASGI application that is started once and told by its stage to drain. inference: what gRPC asks, too"""
 
     def __init__(self, options: Options) -> None:
         self._options = options
