@@ -54,7 +54,15 @@ async def test_a_stream_is_recorded_with_its_tokens_and_times(start: Start, old:
 
 
 @pytest.mark.parametrize(
-    "manner", [Manner(), Manner(cut_events=True), Manner(null_usage=False), Manner(tokens=0), Manner(stop_after=3)]
+    "manner",
+    [
+        Manner(tokens=2, padding=3 << 19),
+        Manner(),
+        Manner(cut_events=True),
+        Manner(null_usage=False),
+        Manner(tokens=0),
+        Manner(stop_after=3),
+    ],
 )
 @pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": True}}])
 async def test_a_client_gets_the_bytes_it_would_have_got_from_the_server(
