@@ -22,9 +22,6 @@ CANNOT_COMPUTE = 422
 """The status of a server whose model cannot compute a request that is otherwise right: what one revision cannot,
 another may, so a candidate's is asked again of stable. Envoy itself never answers so."""
 
-OPENAI_PATH = "(/[^/]+)?/v1([/?].*)?"
-"""What OpenAI's clients ask, whichever service they mean."""
-
 UNCHECKED = "unchecked/"
 
 AGENT = "gateway/agent"
@@ -58,3 +55,9 @@ def seconds(seconds: float) -> str:
 
 def set_header(name: str, value: str) -> Json:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def status_filter(comparison: str, status: int) -> Json:
+    # Envoy wants a key by which an operator could change the number at run time; ours is never set.
+    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
