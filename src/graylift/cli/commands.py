@@ -26,6 +26,7 @@ def run(
     state: Path | None,
     listen: str | None,
     envoy: Path | None,
+    api: str | None,
     limits_store: str | None,
     *,
     plain: bool,
@@ -33,7 +34,7 @@ def run(
     spec = load(file)
     if spec.routing.limits is not None:
         require_grpc()
-    installation = installation_from(state, listen, envoy, limits_store)
+    installation = installation_from(state, listen, envoy, api, limits_store)
     with open_store(installation, make=True) as store:
         screen = screen_for(console, plain=plain)
         try:
@@ -48,8 +49,8 @@ def run(
     return exit_code_of(release.phase)
 
 
-def up(state: Path | None, listen: str | None, envoy: Path | None, limits_store: str | None) -> None:
-    installation = installation_from(state, listen, envoy, limits_store)
+def up(state: Path | None, listen: str | None, envoy: Path | None, api: str | None, limits_store: str | None) -> None:
+    installation = installation_from(state, listen, envoy, api, limits_store)
     with open_store(installation, make=True) as store:
         if somebody_acts(store):
             console.print("another graylift controls this installation; this one takes over when it ends")
@@ -84,6 +85,7 @@ def steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None
 async def _serve(installation: Installation, store: SqlStore) -> None:
     async with controlled(installation, store) as controller:
         console.print(f"gateway on {installation.url}; state in {installation.state}")
+        console.print("the page for people, and the API, are where `graylift status` says")
         console.print("start a release beside this with `graylift run FILE`; Ctrl-C leaves the traffic as it is")
         try:
             await until_stopped(_print_events(store), controller)

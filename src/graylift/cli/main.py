@@ -66,6 +66,17 @@ Envoy = Annotated[
     Path | None,
     typer.Option("--envoy", envvar="GRAYLIFT_ENVOY", help="Your own Envoy binary (1.40) instead of the packaged one."),
 ]
+Api = Annotated[
+    str | None,
+    typer.Option(
+        "--api",
+        envvar="GRAYLIFT_API",
+        metavar="HOST:PORT",
+        help="Where the HTTP API listens while this runs; port 0 for a free one, which `graylift status` tells. "
+        "Default: as the state directory remembers, else a free port of 127.0.0.1.",
+        show_default=False,
+    ),
+]
 LimitsStore = Annotated[
     str | None,
     typer.Option(
@@ -111,6 +122,7 @@ def run(
     state: State = None,
     listen: Listen = None,
     envoy: Envoy = None,
+    api: Api = None,
     limits_store: LimitsStore = None,
     *,
     plain: Plain = False,
@@ -124,11 +136,17 @@ def run(
     with _explained():
         from graylift.cli import commands
 
-        raise typer.Exit(commands.run(file, state, listen, envoy, limits_store, plain=plain))
+        raise typer.Exit(commands.run(file, state, listen, envoy, api, limits_store, plain=plain))
 
 
 @app.command(rich_help_panel=RELEASES)
-def up(state: State = None, listen: Listen = None, envoy: Envoy = None, limits_store: LimitsStore = None) -> None:
+def up(
+    state: State = None,
+    listen: Listen = None,
+    envoy: Envoy = None,
+    api: Api = None,
+    limits_store: LimitsStore = None,
+) -> None:
     """Keep gateway, model servers and controller up, for any number of services, until Ctrl-C or SIGTERM.
 
     Start releases beside it with [bold]graylift run FILE[/bold]. Stopping it leaves the gateway and the servers
@@ -137,7 +155,7 @@ def up(state: State = None, listen: Listen = None, envoy: Envoy = None, limits_s
     with _explained():
         from graylift.cli import commands
 
-        commands.up(state, listen, envoy, limits_store)
+        commands.up(state, listen, envoy, api, limits_store)
 
 
 @app.command(rich_help_panel=RELEASES)
@@ -209,7 +227,12 @@ def check(
     "--profile attention_mask=1x8,8x128,32x512[/bold]. An input that is named again begins the next profile.",
 )
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its external data lies beside it.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx", help="The model; its external data lies beside it. For --runtime pytorch a .pt2."
+        ),
+    ],
     runtime: Annotated[Runtime, typer.Option(help="What will execute it.")] = Runtime.ONNXRUNTIME,
     precision: Annotated[
         Precision, typer.Option(help="The numbers it computes with; fp32 lowers nothing.")
@@ -224,6 +247,10 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis), for int8 alone.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the runtime, as in provider=cuda. Repeatable."),
+    ] = None,
     state: State = None,
     *,
     as_json: AsJson = False,
@@ -235,8 +262,8 @@ def build(
     with _explained():
         from graylift.cli import building
 
-        code = building.build(model, runtime, precision, profile or (), threads, calibration, state, as_json=as_json)
-        raise typer.Exit(code)
+        asked = (model, runtime, precision, profile or (), threads, calibration, settings or ())
+        raise typer.Exit(building.build(*asked, state, as_json=as_json))
 
 
 @app.command(rich_help_panel=ENGINES)
@@ -265,7 +292,11 @@ def inspect(
 )
 def bench(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An ONNX file, an engine (digest or path), or http://HOST:PORT.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="An ONNX file, a program of PyTorch (.pt2), an engine (digest or path), or http://HOST:PORT.",
+        ),
     ],
     other: Annotated[
         str | None, typer.Argument(metavar="[TARGET2]", help="Another one, measured in turn with the first.")
@@ -439,6 +470,15 @@ def plan(
     latency: Annotated[
         str, typer.Option("--latency", help="Quantiles of stable's latency; how far they lie apart is what counts.")
     ] = "p50=80ms,p99=260ms",
+    ttft: Annotated[
+        str, typer.Option("--ttft", help="Quantiles of stable's time to first token, if that is judged.")
+    ] = "p50=200ms,p95=600ms",
+    tpot: Annotated[
+        str, typer.Option("--tpot", help="Quantiles of stable's time per output token, if that is judged.")
+    ] = "p50=20ms,p95=30ms",
+    scores: Annotated[
+        str, typer.Option("--scores", help="Mean and spread of stable's scores, and the share of requests with one.")
+    ] = "mean=0.8,sd=0.2,of=10%",
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -449,7 +489,8 @@ def plan(
     with _explained():
         from graylift.cli import planning
 
-        planning.plan(file, rate, errors, latency, as_json=as_json)
+        traffic = planning.traffic_from(rate, errors, latency=latency, ttft=ttft, tpot=tpot, scores=scores)
+        planning.plan(file, traffic, as_json=as_json)
 
 
 @app.command(rich_help_panel=JUDGING)
