@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
 from graylift.domain.spec import LabelRule, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import TOTAL, Role, Weights
@@ -36,6 +37,10 @@ STICKY = (
     Sticky(StickyBy.USER),
     Sticky(StickyBy.CONVERSATION),
 )
+
+
+def _limited(**rule: Any) -> ServiceRoutes:
+    return replace(BASE, limits=Limits((LimitRule(**rule),), WhenAway.DENY))
 
 
 def a_table(*services: ServiceRoutes, version: int = 1) -> RoutingTable:
@@ -75,6 +80,11 @@ def routes_of(table: RoutingTable) -> list[dict[str, Any]]:
             "header 'a b' of a label rule is no header name",
         ),
         ([replace(BASE, match=(LabelRule("a", "", Role.STABLE),))], "the label rule on header 'a' has no value"),
+        ([_limited(key_header="a b", concurrent=1)], "header 'a b' of a limit is no header name"),
+        ([_limited(label=("a b", "c"), concurrent=1)], "header 'a b' of a limit is no header name"),
+        ([_limited(path="/a(b", concurrent=1)], "path '/a(b' of a limit is no path"),
+        ([_limited(requests=Quota(0, 1.0))], "the limit for all has an amount or a time of 0"),
+        ([_limited(path="/v1")], "the limit for /v1 limits nothing"),
         ([replace(BASE, split="")], "its split has no name"),
         ([replace(BASE, timeout_s=0.0)], "its timeout is 0.0 s"),
         ([replace(BASE, timeout_s=float("nan"))], "its timeout is nan s"),

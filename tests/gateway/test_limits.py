@@ -83,6 +83,7 @@ async def test_a_limit_concerns_the_requests_of_its_label_and_path_alone(tmp_pat
     rules = (
         LimitRule(label=("x-tenant", "batch"), requests=Quota(1, 3600.0)),
         LimitRule(path=PATH, requests=Quota(3, 3600.0)),
+        LimitRule(path="/v2/models/a/~odd-path_1.0", requests=Quota(1, 3600.0)),
     )
     async with upstream() as stable, running(config) as agent, aiohttp.ClientSession() as session:
         await agent.apply(limited(table(1, stable.address), *rules))
@@ -91,6 +92,7 @@ async def test_a_limit_concerns_the_requests_of_its_label_and_path_alone(tmp_pat
         assert [(await ask(f"{PATH}?a=b"))[0] for _ in range(3)] == [200, 200, 429], "a refused one charges nobody"
         assert [(await ask(f"{path}"))[0] for path in ("/v2/models/a/inferno", "/v2/models/a")] == [200, 200]
         assert (await ask("/v2/models/a/infer/deeper"))[0] == 429
+        assert [(await ask(f"/v2/models/a/{odd}"))[0] for odd in ("~odd-path_1.0", "~odd-path_1.0")] == [200, 429]
 
 
 async def test_places_are_given_back_by_answers_failures_and_clients_that_leave(tmp_path: Path) -> None:

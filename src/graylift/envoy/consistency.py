@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import assert_never
 
+from graylift.domain.limits import LimitRule
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
 from graylift.domain.spec import ServingProtocol, Sticky, StickyBy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SALT = re.compile(r"[A-Za-z0-9._-]+")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
@@ -53,6 +55,8 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
             yield f"header {rule.header!r} of a label rule is no header name"
         if not rule.value:
             yield f"the label rule on header {rule.header!r} has no value"
+    for limit in () if service.limits is None else service.limits.rules:
+        yield from _limit_problems(limit)
     if not service.split:
         yield "its split has no name"
     if not 0 < service.timeout_s < float("inf"):
@@ -72,6 +76,19 @@ def _sticky_problems(sticky: Sticky, protocol: ServingProtocol) -> Iterator[str]
                 yield f"a body of {protocol.value} has no {sticky.by.value} to stay with"
         case _:
             assert_never(sticky.by)
+
+
+def _limit_problems(rule: LimitRule) -> Iterator[str]:
+    for header in (rule.key_header, None if rule.label is None else rule.label[0]):
+        if header is not None and not _HEADER.fullmatch(header.lower()):
+            yield f"header {header!r} of a limit is no header name"
+    if rule.path is not None and not _PATH.fullmatch(rule.path):
+        yield f"path {rule.path!r} of a limit is no path"
+    quotas = (rule.requests, rule.tokens)
+    if any(quota is not None and not (quota.amount > 0 and quota.per_s > 0) for quota in quotas):
+        yield f"the limit for {rule.scope} has an amount or a time of 0"
+    if quotas == (None, None) and not rule.concurrent:
+        yield f"the limit for {rule.scope} limits nothing"
 
 
 def backends(service: ServiceRoutes) -> tuple[Backend, ...]:
