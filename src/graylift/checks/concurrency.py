@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graylift.checks.build import Built
-from graylift.checks.closeness import closeness
+from graylift.protocols.closeness import closeness
 from graylift.checks.inputs import Question, inputs_of
 from graylift.checks.samples import batch_of
 from graylift.checks.trials import answers_of_engine

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graylift.checks.build import Built
-from graylift.checks.closeness import Closeness, closeness, merged
+from graylift.protocols.closeness import Closeness, closeness, merged
 from graylift.checks.forced_text import LEAST_POSITIONS, Forced, forced, summed
 from graylift.checks.inputs import Inputs, Question, inputs_of
 from graylift.checks.samples import batch_of

@@ -7,6 +7,7 @@ from enum import Enum
 
 from graylift.domain.histogram import EMPTY, Histogram
 from graylift.domain.scores import ScoreCounts
+from graylift.domain.shadow import ShadowWindow
 from graylift.domain.weights import Role
 
 INTERVAL_S = 1.0
@@ -146,6 +147,7 @@ class IntervalReport:
     table_version: of the routing table that was in force during the whole interval, None if it changed or is not known
     gap:      why evidence of this interval is missing or incomplete, None if it is whole
     unreadable: log lines that could not be understood
+    shadows:  pairs of answers that were complete in this interval
     """
 
     gateway: str
@@ -156,3 +158,4 @@ class IntervalReport:
     windows: tuple[Window, ...]
     gap: str | None = None
     unreadable: int = 0
+    shadows: tuple[ShadowWindow, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graylift.domain.spec import LabelRule, ServingProtocol
+from graylift.domain.spec import KeepExamples, LabelRule, ServingProtocol, ShadowSpec
 from graylift.domain.weights import Weights
 
 
@@ -17,6 +17,15 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowRoutes:
+    """Which requests the candidate answers as well, and how the two answers are compared (see `ShadowJudge`)."""
+
+    requests: ShadowSpec
+    max_relative_error: float
+    keep_examples: KeepExamples
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRoutes:
     """How the requests of one service are routed.
 
@@ -26,6 +35,7 @@ class ServiceRoutes:
     salt:      makes each release hash users afresh; constant within a release, so that nobody moves back
     split:     names the stage that assigns requests now; it comes back in every record
     draining:  get no new request but keep what runs
+    shadow:    what the candidate, at weight 0, answers without any user getting it; None outside of shadow stages
     """
 
     service: str
@@ -39,6 +49,7 @@ class ServiceRoutes:
     split: str
     timeout_s: float
     draining: tuple[Backend, ...] = ()
+    shadow: ShadowRoutes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from graylift.envoy import shadow
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
 from graylift.envoy.names import CANNOT_COMPUTE, ROUTES, TYPE, Json
 
@@ -26,6 +27,7 @@ def bootstrap(
     listen_port: int,
     xds_dir: str,
     access_log: str,
+    shadow_socket: str,
     admin_host: str = "127.0.0.1",
     admin_port: int = 0,
 ) -> str:
@@ -35,10 +37,12 @@ def bootstrap(
     listen_port: 0 lets the system choose; the admin answer `/listeners?format=json` tells which
     xds_dir:     where `cds.json` and `rds.json` lie. Envoy watches it for renames: write beside, rename over
     access_log:  path of the log; one JSON line a request and one a failed attempt, read by `access_log.parse`
+    shadow_socket: path at which the agent takes the copies of answers in (see `shadow.py`)
     """
     config = {
         "node": {"id": node, "cluster": "graylift"},
         "admin": {"address": _address(admin_host, admin_port)},
+        "bootstrap_extensions": [shadow.extension()],
         "dynamic_resources": {"cds_config": _watched(xds_dir, "cds.json")},
         "static_resources": {
             "listeners": [
@@ -48,8 +52,10 @@ def bootstrap(
                     "filter_chains": [
                         {"filters": [_typed("http_connection_manager", _connections(xds_dir, access_log))]}
                     ],
-                }
-            ]
+                },
+                shadow.listener(access_log),
+            ],
+            "clusters": shadow.clusters(shadow_socket),
         },
         "overload_manager": {
             "resource_monitors": [
@@ -81,6 +87,7 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                     "max_request_bytes": MAX_BODY_BYTES,
                 },
             ),
+            shadow.copying(),
             _typed(
                 "router",
                 {

@@ -11,6 +11,7 @@ from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SALT = re.compile(r"[A-Za-z0-9._-]+")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_METHOD = re.compile(r"[A-Z]+")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -41,6 +42,17 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
             yield f"address {backend.address!r} of {backend.revision_id} is not host:port"
     if service.candidate is None and service.weights.candidate > 0:
         yield f"candidate weight {service.weights} without a candidate"
+    if service.shadow is not None:
+        if service.candidate is None:
+            yield "a shadow without a candidate"
+        if service.weights.candidate > 0:
+            yield f"a shadow beside a candidate weight of {service.weights}; a shadowed candidate has no users"
+        for method in service.shadow.requests.methods:
+            if not _METHOD.fullmatch(method):
+                yield f"method {method!r} of its shadow is none of HTTP"
+        for rule in service.shadow.requests.match:
+            if not _HEADER.fullmatch(rule.header.lower()):
+                yield f"header {rule.header!r} of its shadow is no header name"
     if service.sticky_header is not None:
         if not _HEADER.fullmatch(service.sticky_header.lower()):
             yield f"sticky header {service.sticky_header!r} is no header name"

@@ -22,6 +22,9 @@ another may, so a candidate's is asked again of stable. Envoy itself never answe
 
 UNCHECKED = "unchecked/"
 
+OWN = "graylift/"
+"""Begins the names of what is the gateway's own, such as clusters that lead to no model."""
+
 
 def arm(role: Role, revision_id: str) -> str:
     """The cluster to which requests assigned to a revision in this role are sent; the log names it."""

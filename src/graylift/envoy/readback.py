@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graylift.envoy.names import ROUTES, UNCHECKED
+from graylift.envoy.names import OWN, ROUTES, UNCHECKED
 
 _UNHEALTHY = ("failed_active_health_check", "failed_outlier_check", "pending_active_hc", "pending_dynamic_removal")
 _REFUSAL = re.compile(r"Filesystem config update (?:rejected|failure): (.*)")
@@ -68,6 +68,8 @@ def open_requests(clusters: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     """(revision, requests in flight), ascending by revision; 0 included."""
     count: Counter[str] = Counter()
     for name, host in _hosts(clusters):
+        if name.startswith(OWN):
+            continue
         # Envoy leaves out a value of 0.
         active = sum(int(stat.get("value", 0)) for stat in host["stats"] if stat["name"] == "rq_active")
         count[name.removeprefix(UNCHECKED)] += active

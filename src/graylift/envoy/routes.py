@@ -13,6 +13,7 @@ from graylift.domain.spec import LabelRule
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, set_header
+from graylift.envoy.shadow import shadowed
 
 
 def routes_of(table: RoutingTable) -> Json:
@@ -50,17 +51,17 @@ def _service_routes(service: ServiceRoutes) -> Iterator[Json]:
     # The candidate comes first in a list of fixed sum: its users are those with a hash below its weight.
     arms = ((Role.CANDIDATE, service.weights.candidate), (Role.STABLE, service.weights.stable))
     split: Json = {"clusters": [_arm(service, role, weight) for role, weight in arms if weight > 0]}
-    if service.sticky_header is None:
-        yield _route(service, {"weighted_clusters": split})
-        return
-    salted = {"pattern": {"regex": "^(.*)$"}, "substitution": f"{service.salt}:\\1"}
-    yield _route(
-        service,
-        {
+    target: Json = {"weighted_clusters": split}
+    if service.sticky_header is not None:
+        salted = {"pattern": {"regex": "^(.*)$"}, "substitution": f"{service.salt}:\\1"}
+        target = {
             "hash_policy": [{"header": {"header_name": service.sticky_header, "regex_rewrite": salted}}],
             "weighted_clusters": {**split, "use_hash_policy": True},
-        },
-    )
+        }
+    route = _route(service, target)
+    if (shadow := shadowed(service, route)) is not None:
+        yield shadow
+    yield route
 
 
 def _arm(service: ServiceRoutes, role: Role, weight: int) -> Json:

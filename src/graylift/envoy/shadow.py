@@ -1,0 +1,248 @@
+"""Shadow traffic in Envoy: who asks the candidate, and how both answers get to the agent. No client waits for any of it.
+
+    client -> gateway -> stable                     as ever; a filter copies the answer as it passes
+                \\-> mirror -> listener `shadow` -> candidate    inside Envoy; the same filter copies that answer
+    both copies -> the agent's socket, with the request's id, sent and forgotten
+
+The mirror goes to a second listener of the same Envoy rather than to the candidate, since of a plain mirror's answer
+nothing is kept. So both answers are timed by one stopwatch, at one place: from the whole request to the last byte.
+
+One draw decides: a route that takes its share of the requests both mirrors and copies all of them, so that no answer
+lacks its other half. Everything is bounded: requests in flight (the rest is not asked: shed), the time of an answer,
+the bytes of a copy, copies in flight.
+
+`about` travels with the request, and tells the agent all it needs to understand a copy without a routing table.
+Called by `bootstrap.py` and `routes.py`; the other side of the wire is `copies.py`.
+"""
+
+from __future__ import annotations
+
+
+from graylift.domain.routing import ServiceRoutes
+from graylift.domain.shadow import Shadowed
+from graylift.domain.spec import KeepExamples, ShadowSpec
+from graylift.domain.weights import TOTAL
+from graylift.envoy.access_log import SHADOW_FORMAT
+from graylift.envoy.copies import ANSWERED, ASKED, HEADERS, OF_ANSWER, about_from
+from graylift.envoy.names import OWN, TYPE, Json, set_header
+
+IN_FLIGHT = 16
+"""Requests that candidates answer at once for the shadow; one more is not asked. A shadow yields first."""
+COPIES_IN_FLIGHT = 256
+MAX_COPY_BYTES = 1024 * 1024
+"""An answer beyond this is not copied; nor compared."""
+
+MARK = "x-graylift-shadow"
+"""Its value is 1 in every request that a candidate answers for the shadow alone: a server may use it to do nothing
+that lasts."""
+
+LISTENER = "shadow"
+FILTER = f"{OWN}shadow"
+_MIRROR = f"{OWN}mirror"
+_AGENT = f"{OWN}agent"
+_TO, _ABOUT, _TEXT = "x-graylift-shadow-to", "x-graylift-shadow-about", "x-graylift-shadow-text"
+_LUA = f"{TYPE}.extensions.filters.http.lua.v3"
+
+# `about` comes as the route's metadata where stable answers, in a header where the candidate does.
+_SOURCE = f"""
+local function text_of(handle)
+  local parts, size = {{}}, 0
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    size = size + length
+    if size <= {MAX_COPY_BYTES} then parts[#parts + 1] = chunk:getBytes(0, length) end
+  end
+  if size > {MAX_COPY_BYTES} then return nil end
+  return table.concat(parts)
+end
+
+local function send(handle, path, headers, body)
+  headers[":method"], headers[":path"], headers[":authority"] = "POST", path, "agent"
+  handle:httpCall("{_AGENT}", headers, body or "", 5000, true)
+end
+
+local function now(handle)
+  return handle:timestampString(EnvoyTimestampResolution.MICROSECOND)
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local id, about, arm = headers:get("x-request-id"), handle:metadata():get("about"), "stable"
+  if about == nil then about, arm = headers:get("{_ABOUT}"), "candidate" end
+  if id == nil or about == nil then return end
+  local text = ""
+  if arm == "candidate" then
+    if headers:get("{_TEXT}") ~= nil then text = text_of(handle) or "" end
+    send(handle, "{ASKED}", {{["x-request-id"] = id, ["about"] = about}}, text)
+  end
+  local noted = handle:streamInfo():dynamicMetadata()
+  noted:set("{FILTER}", "id", id)
+  noted:set("{FILTER}", "about", about)
+  noted:set("{FILTER}", "arm", arm)
+  noted:set("{FILTER}", "began", now(handle))
+end
+
+function envoy_on_response(handle)
+  local noted = handle:streamInfo():dynamicMetadata():get("{FILTER}")
+  if noted == nil then return end
+  local answer = handle:headers()
+  local headers = {{
+    ["x-request-id"] = noted["id"], ["about"] = noted["about"], ["arm"] = noted["arm"], ["began"] = noted["began"],
+    ["status"] = answer:get(":status"),
+  }}
+  for _, name in ipairs({{{", ".join(f'"{name}"' for name in HEADERS)}}}) do
+    local value = answer:get(name)
+    if value ~= nil then headers["{OF_ANSWER}" .. name] = value end
+  end
+  local body = text_of(handle)
+  headers["ended"] = now(handle)
+  if body == nil then headers["too-long"] = "1" end
+  send(handle, "{ANSWERED}", headers, body)
+end
+"""
+
+
+def copying() -> Json:
+    """The filter of both listeners. It is nothing to a request whose route does not switch it on."""
+    return {
+        "name": FILTER,
+        "disabled": True,
+        "typed_config": {"@type": f"{_LUA}.Lua", "source_codes": {"copy": {"inline_string": _SOURCE}}},
+    }
+
+
+def listener(access_log: str) -> Json:
+    """Where mirrored requests come in; it can be reached from within this Envoy alone. Into the log go those that the
+    candidate did not answer to the end."""
+    route: Json = {
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": _TO, "timeout": "300s"},
+        "typed_per_filter_config": _copied(),
+    }
+    virtual_host: Json = {
+        "name": "all",
+        "domains": ["*"],
+        "request_headers_to_add": [set_header(MARK, "1")],
+        "request_headers_to_remove": [_TO, _ABOUT, _TEXT],
+        "routes": [route],
+    }
+    connections: Json = {
+        "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "shadow",
+        "http_filters": [
+            copying(),
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"},
+            },
+        ],
+        "access_log": [
+            {
+                "name": "file",
+                "filter": {"response_flag_filter": {}},
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": access_log,
+                    "log_format": {"json_format": SHADOW_FORMAT},
+                },
+            }
+        ],
+        "route_config": {"name": "shadow", "virtual_hosts": [virtual_host]},
+        # What the gateway has found out about the client is passed on as it is.
+        "generate_request_id": False,
+        "preserve_external_request_id": True,
+        "skip_xff_append": True,
+        "stream_idle_timeout": "300s",
+    }
+    return {
+        "name": LISTENER,
+        "internal_listener": {},
+        "filter_chains": [{"filters": [{"name": "http_connection_manager", "typed_config": connections}]}],
+    }
+
+
+def clusters(agent_socket: str) -> list[Json]:
+    """The way to the listener, and to the agent. `agent_socket`: path of its socket."""
+    mirror = {"envoy_internal_address": {"server_listener_name": LISTENER}}
+    return [
+        _cluster(_MIRROR, mirror, IN_FLIGHT),
+        # A copy that finds the agent away is lost, and the agent says that none came.
+        _cluster(_AGENT, {"pipe": {"path": agent_socket}}, COPIES_IN_FLIGHT),
+    ]
+
+
+def extension() -> Json:
+    """Without it Envoy knows no listener inside itself."""
+    return {
+        "name": "envoy.bootstrap.internal_listener",
+        "typed_config": {"@type": f"{TYPE}.extensions.bootstrap.internal_listener.v3.InternalListener"},
+    }
+
+
+def shadowed(service: ServiceRoutes, route: Json) -> Json | None:
+    """The route of those requests that are shadowed: like `route`, and mirrored and copied; None if none are."""
+    if service.shadow is None or service.candidate is None:
+        return None
+    about = about_from(
+        Shadowed(
+            service=service.service,
+            split=service.split,
+            revision_id=service.candidate.revision_id,
+            protocol=service.protocol,
+            limit_s=service.timeout_s,
+            max_relative_error=service.shadow.max_relative_error,
+            keep=service.shadow.keep_examples,
+        )
+    )
+    limit_ms = round(service.timeout_s * 1000)
+    mirror: Json = {
+        "cluster": _MIRROR,
+        "disable_shadow_host_suffix_append": True,
+        "request_headers_mutations": [
+            {"append": set_header(_TO, service.candidate.revision_id)},
+            {"append": set_header(_ABOUT, about)},
+            {"append": set_header("x-envoy-upstream-rq-timeout-ms", str(limit_ms))},
+            *([{"append": set_header(_TEXT, "1")}] if service.shadow.keep_examples is KeepExamples.TEXT else []),
+        ],
+    }
+    return {
+        **route,
+        "match": {**route["match"], **_drawn(service.shadow.requests, route["match"].get("headers", []))},
+        "metadata": {"filter_metadata": {**route["metadata"]["filter_metadata"], FILTER: {"about": about}}},
+        "route": {**route["route"], "request_mirror_policies": [mirror]},
+        "typed_per_filter_config": {**route.get("typed_per_filter_config", {}), **_copied()},
+    }
+
+
+def _drawn(requests: ShadowSpec, others: list[Json]) -> Json:
+    return {
+        "runtime_fraction": {
+            "default_value": {"numerator": requests.share.candidate * 100, "denominator": "MILLION"},
+        },
+        "headers": [
+            *others,
+            {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(requests.methods)}}},
+            *({"name": rule.header, "string_match": {"exact": rule.value}} for rule in requests.match),
+        ],
+    }
+
+
+def _copied() -> Json:
+    return {FILTER: {"@type": f"{_LUA}.LuaPerRoute", "name": "copy"}}
+
+
+def _cluster(name: str, address: Json, in_flight: int) -> Json:
+    limits = {"max_connections": in_flight, "max_pending_requests": in_flight, "max_requests": in_flight}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [{**limits, "max_retries": 0}]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+assert TOTAL * 100 == 1_000_000, "a share is drawn out of a million"
