@@ -32,7 +32,6 @@ MISTAKES = [
     ("name: file-type", "name: " + "a" * 41, "a" * 41, "up to 40"),
     ("name: file-type", "nam: x, name: file-type", "nam:", "did you mean `name`?"),
     ("metadata: {name: file-type}", "metadata:", "\nspec", "`metadata` is a mapping, not empty"),
-    ("open-inference", "openai", "openai", "later version"),
     ("open-inference", "grpc", "grpc", "known here: open-inference"),
     ("revision: v1\n", "revision: no\n", "no\n", 'write it in quotes: "no"'),
     ("revision: v1\n", "revision: 1.10\n", "1.10\n", 'write it in quotes: "1.10"'),
@@ -273,3 +272,13 @@ class TestLoad:
             sparse.truncate(1 << 40)
         with pytest.raises(SpecError, match="larger than 1 MiB"):
             load(file)
+
+
+def test_clients_of_openai_are_served_by_no_onnx_model(good: str, problems_of: ProblemsOf) -> None:
+    text = good.replace("open-inference", "openai")
+    found = problems_of(text)
+    assert [problem.place for problem in found] == [
+        place_of(text, "{onnx: models/v1"),
+        place_of(text, "onnx: models/v2"),
+    ]
+    assert all("name the server by `endpoint`" in str(problem) for problem in found)

@@ -28,7 +28,7 @@ import aiohttp
 from graylift.adapters.documents import document_from, value_from
 from graylift.adapters.server_process import ProcessId, end_of, find, send, spawn
 from graylift.domain.revision import Instance, InstanceState, Revision, RunningEndpoint, ServedEngine
-from graylift.domain.spec import TensorName
+from graylift.domain.spec import ServingProtocol, TensorName
 from graylift.errors import DeployError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ HOST = "127.0.0.1"
 SERVE = (sys.executable, "-P", "-m", "graylift.serve")
 """-P: a file of the user's working directory, say onnx.py, is not taken for a module."""
 
-_READY_PATH = "/v2/health/ready"
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 _KILL_AFTER_DRAIN_S = 5.0
 _PREVIOUS_LOG_BYTES = 1 << 20
@@ -198,8 +197,8 @@ class ProcessDeployer:
 
     async def _observe(self, revision: Revision) -> Instance:
         match revision.backend:
-            case RunningEndpoint(url):
-                why_not = await self._why_not_ready(url)
+            case RunningEndpoint(url, protocol):
+                why_not = await self._why_not_ready(url, protocol)
                 state = InstanceState.READY if why_not is None else InstanceState.STARTING
                 return Instance(revision.id, state, urlsplit(url).netloc, why_not or "")
             case ServedEngine():
@@ -216,7 +215,7 @@ class ProcessDeployer:
             return Instance(revision_id, InstanceState.ABSENT)
         if server.ended is not None:
             return self._instance(revision_id, server, InstanceState.DEAD, f"its server {server.ended}")
-        why_not = await self._why_not_ready(f"http://{server.address}")
+        why_not = await self._why_not_ready(f"http://{server.address}", ServingProtocol.OPEN_INFERENCE)
         if why_not is None:
             return Instance(revision_id, InstanceState.READY, server.address)
         # It may have ended since, and that would be the better answer.
@@ -231,14 +230,15 @@ class ProcessDeployer:
         said = f"the last lines of {file}:\n" + "\n".join(f"  {line}" for line in lines) if lines else "it said nothing"
         return Instance(revision_id, state, server.address, f"{why}; {said}")
 
-    async def _why_not_ready(self, url: str) -> str | None:
+    async def _why_not_ready(self, url: str, protocol: ServingProtocol) -> str | None:
         """None if the server at `url` says that it is ready."""
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=_READY_TIMEOUT)
-        asked = url.rstrip("/") + _READY_PATH
+        asked = url.rstrip("/") + protocol.ready_path
         try:
             async with self._session.get(asked, allow_redirects=False) as answer:
-                return None if answer.status == 200 else f"{asked} answered {answer.status}, not 200"
+                is_ready = answer.status in protocol.ready_statuses
+                return None if is_ready else f"{asked} answered {answer.status}, not {protocol.ready_statuses[0]}"
         except TimeoutError:
             return f"{asked} did not answer within {_READY_TIMEOUT.total:g} s"
         except aiohttp.ClientConnectorError as error:

@@ -16,7 +16,7 @@ from typing import assert_never
 from graylift.domain.engine import EngineSpec, Manifest
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.revision import Revision, RunningEndpoint, ServedEngine
-from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec
+from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec, ServingProtocol
 from graylift.domain.weights import Role
 from graylift.engine.child import BUILD, build_engine
 from graylift.engine.progress import Progress, unheard
@@ -39,12 +39,14 @@ async def build_side(
     artefacts: Path,
     command: Sequence[str] = BUILD,
     progress: Progress = unheard,
+    protocol: ServingProtocol = ServingProtocol.OPEN_INFERENCE,
 ) -> tuple[Built | None, CheckResult]:
     """The side's revision, built or found, and the result of the check. None if it cannot be built."""
     check = f"build {role.value}"
     match spec.model:
         case EndpointModel(url):
-            revision = Revision(service, spec.name, _digest(url), RunningEndpoint(url), spec.ready_within_s)
+            endpoint = RunningEndpoint(url, protocol)
+            revision = Revision(service, spec.name, _digest(url), endpoint, spec.ready_within_s)
             sentence = f"{spec.name} runs at {url} already: nothing to build"
             evidence = (f"revision {revision.digest}",)
             return Built(spec, revision, None), CheckResult(check, CheckOutcome.PASS, sentence, evidence)

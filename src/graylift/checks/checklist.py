@@ -61,7 +61,7 @@ class LocalChecklist:
         built: list[Built | None] = []
         # One after the other: each build may want all of the memory, and an A/A release builds but once.
         for (role, side), known in zip(sides, compatible, strict=True):
-            engine, result = await self._built(spec.service, role, side, known)
+            engine, result = await self._built(spec, role, side, known)
             built.append(engine)
             ended(result)
         stable, candidate = built
@@ -80,13 +80,13 @@ class LocalChecklist:
         )
 
     async def _built(
-        self, service: str, role: Role, spec: RevisionSpec, compatible: CheckResult
+        self, spec: ReleaseSpec, role: Role, side: RevisionSpec, compatible: CheckResult
     ) -> tuple[Built | None, CheckResult]:
         if not compatible.lets_through:
-            sentence = f"{spec.name} was not built, for the reason that {compatible.check} gives"
+            sentence = f"{side.name} was not built, for the reason that {compatible.check} gives"
             return None, CheckResult(f"build {role.value}", CheckOutcome.SKIPPED, sentence)
 
         def progress(step: str, done: float) -> None:
             self._progress(f"build {role.value}: {step}", done)
 
-        return await build_side(service, role, spec, self._artefacts, self._build, progress)
+        return await build_side(spec.service, role, side, self._artefacts, self._build, progress, spec.protocol)

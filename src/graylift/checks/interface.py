@@ -19,7 +19,7 @@ from graylift.checks.build import Built
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, TensorSpec
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import OnnxModel, ReleaseSpec, TensorName
+from graylift.domain.spec import OnnxModel, ReleaseSpec, ServingProtocol, TensorName
 
 CHECK = "interface"
 
@@ -47,6 +47,8 @@ class _Kind:
 async def check_interface(spec: ReleaseSpec, stable: Built, candidate: Built, workplace: Workplace) -> CheckResult:
     """Do the two serve the same names, datatypes and shapes? What stable takes, the candidate must take."""
     del workplace  # nothing is run
+    if spec.protocol is not ServingProtocol.OPEN_INFERENCE:
+        return CheckResult(CHECK, CheckOutcome.SKIPPED, f"not run: {spec.protocol.value} has no tensors to compare")
     try:
         of_stable = await _served(spec.service, stable)
         of_candidate = await _served(spec.service, candidate)

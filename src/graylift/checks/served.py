@@ -19,7 +19,7 @@ from graylift.checks.questions import NoQuestion, questions
 from graylift.checks.servers import SERVE, serving
 from graylift.checks.workplace import Workplace
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import ReleaseSpec, Skip
+from graylift.domain.spec import ReleaseSpec, ServingProtocol, Skip
 from graylift.errors import DeployError
 
 
@@ -62,6 +62,8 @@ async def check_served(
             ended(CheckResult(name, CheckOutcome.SKIPPED, f"not run: {setting.reason}"))
     if len(results) == len(settings):
         return rest(CheckOutcome.SKIPPED, "")
+    if spec.protocol is not ServingProtocol.OPEN_INFERENCE:
+        return rest(CheckOutcome.SKIPPED, f"not run: it asks with tensors, and {spec.protocol.value} has none")
     async with AsyncExitStack() as stack:
         try:
             first = await stack.enter_async_context(serving(stable, "stable", workplace, serve))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from graylift.domain.spec import Serving, TensorName
+from graylift.domain.spec import Serving, ServingProtocol, TensorName
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class RunningEndpoint:
     """A server somebody else runs. `url` is http://host:port."""
 
     url: str
+    protocol: ServingProtocol = ServingProtocol.OPEN_INFERENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,27 @@ class ServingProtocol(Enum):
     """What clients of the service speak."""
 
     OPEN_INFERENCE = "open-inference"
+    OPENAI = "openai"
+    """What OpenAI's clients ask under /v1: chat completions, completions, embeddings, models."""
+
+    @property
+    def ready_path(self) -> str:
+        """What every server of this protocol answers to a GET once it is ready."""
+        match self:
+            case ServingProtocol.OPEN_INFERENCE:
+                return "/v2/health/ready"
+            case ServingProtocol.OPENAI:
+                return "/v1/models"
+
+    @property
+    def ready_statuses(self) -> range:
+        """With which of these it does so."""
+        match self:
+            case ServingProtocol.OPEN_INFERENCE:
+                return range(200, 201)
+            case ServingProtocol.OPENAI:
+                # Many servers tell their models only to whoever has a key; while they load, all answer 503.
+                return range(200, 500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +286,8 @@ class RoutingSpec:
     """How requests reach an arm.
 
     sticky_header: requests with equal values of this header stay on one arm; None draws each request anew
-    timeout_s:     the longest a request may take, its retry included
+    timeout_s:     the longest a request may take, its retry included; with OPENAI, where an answer may go on for as
+                   long as tokens come, the longest a server may be silent
     """
 
     sticky_header: str | None = None

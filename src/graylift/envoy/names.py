@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from graylift.domain.routing import ServiceRoutes
+from graylift.domain.spec import ServingProtocol
 from graylift.domain.weights import Role
 
 Json: TypeAlias = "dict[str, Any]"
@@ -35,6 +37,20 @@ def arm_from_name(cluster: str) -> tuple[Role, str]:
     """(role, revision) that a log line's cluster stands for. ValueError if it is no arm."""
     role, _, revision_id = cluster.partition("/")
     return Role(role), revision_id
+
+
+def attempt_limit_s(service: ServiceRoutes) -> float:
+    """How long one attempt may take or, where answers are streams, be silent."""
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            # Half of the time is the candidate's: if it hangs, stable still has the other half.
+            return service.timeout_s / 2
+        case ServingProtocol.OPENAI:
+            return service.timeout_s
+
+
+def seconds(seconds: float) -> str:
+    return f"{seconds:.3f}s"
 
 
 def set_header(name: str, value: str) -> Json:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import assert_never
 
 from graylift.domain.routing import RoutingTable, ServiceRoutes
-from graylift.domain.spec import LabelRule
+from graylift.domain.spec import LabelRule, ServingProtocol
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
-from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, set_header
+from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
 from graylift.envoy.shadow import shadowed
 
 
@@ -34,7 +36,7 @@ def routes_of(table: RoutingTable) -> Json:
                 "domains": ["*"],
                 "request_body_buffer_limit": MAX_BODY_BYTES,
                 "routes": [
-                    *(route for service in table.services for route in _service_routes(service)),
+                    *(route for service, path in _paths(table) for route in _service_routes(service, path)),
                     *_own_answers(table),
                 ],
             }
@@ -42,12 +44,37 @@ def routes_of(table: RoutingTable) -> Json:
     }
 
 
-def _service_routes(service: ServiceRoutes) -> Iterator[Json]:
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """prefix: which paths belong to a service; sent: what its servers get in place of it, None for the same."""
+
+    prefix: str
+    sent: str | None = None
+
+
+def _paths(table: RoutingTable) -> Iterator[tuple[ServiceRoutes, _Path]]:
+    """Each service with its paths, in the order in which they are looked at."""
+    openai = [service for service in table.services if service.protocol is ServingProtocol.OPENAI]
+    for service in table.services:
+        match service.protocol:
+            case ServingProtocol.OPEN_INFERENCE:
+                yield service, _Path(f"/v2/models/{service.service}")
+            case ServingProtocol.OPENAI:
+                # Its clients name the service in their base URL, and the model, which is the server's business, in
+                # the body.
+                yield service, _Path(f"/{service.service}/v1", "/v1")
+            case _:
+                assert_never(service.protocol)
+    if len(openai) == 1:
+        yield openai[0], _Path("/v1")
+
+
+def _service_routes(service: ServiceRoutes, path: _Path) -> Iterator[Json]:
     # Weight 0 is no request at all, not even a labelled one: the candidate may still be starting, or have failed.
     candidate_open = service.candidate is not None and service.weights.candidate > 0
     for rule in service.match:
         if rule.to is Role.STABLE or candidate_open:
-            yield _route(service, {"weighted_clusters": {"clusters": [_arm(service, rule.to, TOTAL)]}}, rule)
+            yield _route(service, path, {"weighted_clusters": {"clusters": [_arm(service, rule.to, TOTAL)]}}, rule)
     # The candidate comes first in a list of fixed sum: its users are those with a hash below its weight.
     arms = ((Role.CANDIDATE, service.weights.candidate), (Role.STABLE, service.weights.stable))
     split: Json = {"clusters": [_arm(service, role, weight) for role, weight in arms if weight > 0]}
@@ -58,7 +85,7 @@ def _service_routes(service: ServiceRoutes) -> Iterator[Json]:
             "hash_policy": [{"header": {"header_name": service.sticky_header, "regex_rewrite": salted}}],
             "weighted_clusters": {**split, "use_hash_policy": True},
         }
-    route = _route(service, target)
+    route = _route(service, path, target)
     if (shadow := shadowed(service, route)) is not None:
         yield shadow
     yield route
@@ -70,42 +97,54 @@ def _arm(service: ServiceRoutes, role: Role, weight: int) -> Json:
             return {"name": arm(role, service.stable.revision_id), "weight": weight}
         case Role.CANDIDATE:
             assert service.candidate is not None, "render has refused a weight without a candidate"
-            # Envoy takes the time limit of an attempt from this header, which it does not pass on, or from the route,
-            # which the arms share.
-            limit_ms = max(1, round(_attempt_limit_s(service) * 1000))
             return {
                 "name": arm(role, service.candidate.revision_id),
                 "weight": weight,
-                "request_headers_to_add": [set_header("x-envoy-upstream-stream-duration-ms", str(limit_ms))],
+                **_attempt_limit(service),
             }
 
 
-def _route(service: ServiceRoutes, target: Json, rule: LabelRule | None = None) -> Json:
-    match: Json = {"path_separated_prefix": f"/v2/models/{service.service}"}
+def _attempt_limit(service: ServiceRoutes) -> Json:
+    """What keeps the candidate's attempt from taking the whole time."""
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            # Envoy takes the time limit of an attempt from this header, which it does not pass on, or from the route,
+            # which the arms share.
+            limit_ms = max(1, round(attempt_limit_s(service) * 1000))
+            return {"request_headers_to_add": [set_header("x-envoy-upstream-stream-duration-ms", str(limit_ms))]}
+        case ServingProtocol.OPENAI:
+            # No limit: an answer goes on for as long as tokens come. For silence, the arm's cluster has one.
+            return {}
+
+
+def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | None = None) -> Json:
+    match: Json = {"path_separated_prefix": path.prefix}
     # All that the log line of a request needs to be understood without the table.
     metadata: Json = {
         "service": service.service,
         "split": service.split,
-        "attempt_limit_us": round(_attempt_limit_s(service) * 1_000_000),
+        "attempt_limit_us": round(attempt_limit_s(service) * 1_000_000),
     }
     if rule is not None:
         match["headers"] = [{"name": rule.header, "string_match": {"exact": rule.value}}]
         metadata["label"] = f"{rule.header}={rule.value}"
+    sent: Json = {} if path.sent is None else {"prefix_rewrite": path.sent}
     return {
         "match": match,
         "metadata": {"filter_metadata": {"graylift": metadata}},
-        "route": {
-            **target,
-            "timeout": _seconds(service.timeout_s),
-            # Later than the timeout, so that running into it is the client's doing alone (it stopped sending).
-            "idle_timeout": _seconds(service.timeout_s + 5),
-        },
+        "route": {**target, **sent, **_time(service)},
     }
 
 
-def _attempt_limit_s(service: ServiceRoutes) -> float:
-    """Half of the time is the candidate's: if it hangs, stable still has the other half."""
-    return service.timeout_s / 2
+def _time(service: ServiceRoutes) -> Json:
+    """How long a request may take. `idle_timeout` is later than all else, so that running into it is the client's doing
+    alone: it stopped sending, or reading."""
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            return {"timeout": seconds(service.timeout_s), "idle_timeout": seconds(service.timeout_s + 5)}
+        case ServingProtocol.OPENAI:
+            # Two servers may be silent for their whole time, one after the other.
+            return {"timeout": "0s", "idle_timeout": seconds(2 * service.timeout_s + 5)}
 
 
 def _own_answers(table: RoutingTable) -> Iterator[Json]:
@@ -117,7 +156,10 @@ def _own_answers(table: RoutingTable) -> Iterator[Json]:
         yield _own_answer({"path": "/v2/health/ready"}, 200, json.dumps({"ready": True}))
     else:
         yield _own_answer({"path": "/v2/health/ready"}, 503, "not ready: no service is routed here yet")
-    unknown = f"no service at this path; services here: {names or 'none'}; a path is /v2/models/SERVICE/infer"
+    unknown = (
+        f"no service at this path; services here: {names or 'none'}; "
+        "a path is /v2/models/SERVICE/infer or, for protocol openai, /SERVICE/v1/chat/completions"
+    )
     yield _own_answer({"prefix": "/"}, 404, unknown)
 
 
@@ -128,7 +170,3 @@ def _own_answer(match: Json, status: int, body: str) -> Json:
         "direct_response": {"status": status, "body": {"inline_string": body}},
         "response_headers_to_add": [set_header("content-type", "application/json")],
     }
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.3f}s"

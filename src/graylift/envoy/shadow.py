@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from graylift.domain.routing import ServiceRoutes
 from graylift.domain.shadow import Shadowed
-from graylift.domain.spec import KeepExamples, ShadowSpec
+from graylift.domain.spec import KeepExamples, ServingProtocol, ShadowSpec
 from graylift.domain.weights import TOTAL
 from graylift.envoy.access_log import SHADOW_FORMAT
 from graylift.envoy.copies import ANSWERED, ASKED, HEADERS, OF_ANSWER, about_from
@@ -183,25 +183,25 @@ def shadowed(service: ServiceRoutes, route: Json) -> Json | None:
     """The route of those requests that are shadowed: like `route`, and mirrored and copied; None if none are."""
     if service.shadow is None or service.candidate is None:
         return None
+    limit_s = _limit_s(service)
     about = about_from(
         Shadowed(
             service=service.service,
             split=service.split,
             revision_id=service.candidate.revision_id,
             protocol=service.protocol,
-            limit_s=service.timeout_s,
+            limit_s=limit_s,
             max_relative_error=service.shadow.max_relative_error,
             keep=service.shadow.keep_examples,
         )
     )
-    limit_ms = round(service.timeout_s * 1000)
     mirror: Json = {
         "cluster": _MIRROR,
         "disable_shadow_host_suffix_append": True,
         "request_headers_mutations": [
             {"append": set_header(_TO, service.candidate.revision_id)},
             {"append": set_header(_ABOUT, about)},
-            {"append": set_header("x-envoy-upstream-rq-timeout-ms", str(limit_ms))},
+            {"append": set_header("x-envoy-upstream-rq-timeout-ms", str(round(limit_s * 1000)))},
             *([{"append": set_header(_TEXT, "1")}] if service.shadow.keep_examples is KeepExamples.TEXT else []),
         ],
     }
@@ -225,6 +225,16 @@ def _drawn(requests: ShadowSpec, others: list[Json]) -> Json:
             *({"name": rule.header, "string_match": {"exact": rule.value}} for rule in requests.match),
         ],
     }
+
+
+def _limit_s(service: ServiceRoutes) -> float:
+    """How long the candidate may take; without a limit, a few that hang would hold the shadow up for ever."""
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            return service.timeout_s
+        case ServingProtocol.OPENAI:
+            # The service's own is of silence between two tokens, not of a whole answer.
+            return 10 * service.timeout_s
 
 
 def _copied() -> Json:

@@ -43,5 +43,7 @@ FALSE_ROLLBACK = 0.01
 FALSE_PROMOTION = 0.05
 READY_WITHIN_S = 60.0
 TIMEOUT_S = 30.0
+SILENCE_S = 120.0
+"""The timeout where answers are streams of tokens. An answer that is no stream is silent until its last token."""
 THREADS = 1
 SERVING = Serving()

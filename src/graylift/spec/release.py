@@ -15,6 +15,7 @@ from pathlib import Path
 from graylift.domain.spec import (
     LabelRule,
     OnFailure,
+    OnnxModel,
     ReleaseSpec,
     RevisionSpec,
     RoutingSpec,
@@ -50,10 +51,7 @@ _header_value = matching(
 )
 _ready_within = between(1, 3600, "write a duration from 1s to 1h", duration)
 _timeout = between(0.1, 3600, "write a duration from 100ms to 1h", duration)
-_protocol = choice(
-    {protocol.value: protocol for protocol in ServingProtocol},
-    {"openai": "it comes with a later version; until then a service speaks open-inference"},
-)
+_protocol = choice({protocol.value: protocol for protocol in ServingProtocol})
 
 
 def read_release(root: Fields, base: Path, missing_file: MissingFile) -> ReleaseSpec:
@@ -76,6 +74,9 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
         names.append(fields.read("revision", _revision_name))
         ready_within = fields.read_or(defaults.READY_WITHIN_S, "readyWithin", _ready_within)
         model = fields.nested("model", MODEL, partial(read_model, base=base, missing_file=missing_file))
+        if protocol.found == (ServingProtocol.OPENAI,) and any(isinstance(found, OnnxModel) for found in model.found):
+            what = "an `onnx` model is served as open-inference, and clients of this service speak openai"
+            fields.problems.add(model.place, what, "name the server by `endpoint`: {endpoint: http://10.0.0.7:8000}")
         return RevisionSpec(names[-1].value, model.value, ready_within.value)
 
     protocol = fields.read("protocol", _protocol)
@@ -87,7 +88,10 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     checks = fields.nested_or(
         defaults.PRE_RELEASE_CHECKS, "checks", CHECKS, partial(read_checks, base=base, missing_file=missing_file)
     )
-    routing = fields.nested_or(RoutingSpec(timeout_s=defaults.TIMEOUT_S), "routing", ROUTING, _read_routing)
+    timeout_s = defaults.SILENCE_S if protocol.found == (ServingProtocol.OPENAI,) else defaults.TIMEOUT_S
+    routing = fields.nested_or(
+        RoutingSpec(timeout_s=timeout_s), "routing", ROUTING, partial(_read_routing, timeout_s=timeout_s)
+    )
     judging = fields.nested_or(judge.DEFAULT, "judge", JUDGE, judge.read_judge)
     on_failure = fields.read_or(OnFailure.ROLLBACK, "onFailure", choice({member.value: member for member in OnFailure}))
     stages = read_stages(fields, judging.value.checks if judging.found else None)
@@ -105,10 +109,10 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     )
 
 
-def _read_routing(fields: Fields) -> RoutingSpec:
+def _read_routing(fields: Fields, timeout_s: float) -> RoutingSpec:
     sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", _header).value)
     rules = fields.each("match", MATCH, _read_rule) if fields.has("match") else Read(fields.place, ((),))
-    timeout = fields.read_or(defaults.TIMEOUT_S, "timeout", _timeout)
+    timeout = fields.read_or(timeout_s, "timeout", _timeout)
     first: dict[tuple[str, str], Read[LabelRule]] = {}
     for rule in rules.value:
         for value in rule.found:

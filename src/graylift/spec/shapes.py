@@ -24,7 +24,7 @@ METADATA = Shape("metadata", {"name": "the name of the service, as in file-type"
 SPEC = Shape(
     "spec",
     {
-        "protocol": "what clients of the service speak: open-inference",
+        "protocol": "what clients of the service speak: open-inference or openai",
         "stable": "the revision in production: {revision: v1, model: {onnx: models/v1.onnx}}",
         "candidate": "the revision to release: {revision: v2, model: {onnx: models/v2.onnx}}",
         "checks": "what must hold before any user sees the candidate: {parity: {samples: samples.npz}}",

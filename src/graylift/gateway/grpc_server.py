@@ -1,0 +1,62 @@
+"""The agent's gRPC server: where Envoy asks it, on a socket in its folder. One server for all services.
+
+It knows no service; `agent.py` brings them. gRPC is an extra (`graylift[grpc]`), imported when the server starts, and
+that only for a routing table that needs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from graylift.errors import GatewayError
+
+Handler: TypeAlias = Any
+"""What `grpc.method_handlers_generic_handler` makes: one service under the path by which Envoy calls it."""
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes; Linux allows no socket a longer one."""
+ENDS_WITHIN_S = 1.0
+
+
+class GrpcServer:
+    """One server at `socket`; `handlers` makes its services when it starts, since they need the extra, too."""
+
+    def __init__(self, socket: Path, handlers: Callable[[], Sequence[Handler]]) -> None:
+        self._socket = socket
+        self._handlers = handlers
+        self._server: Any = None
+
+    async def start(self) -> None:
+        """Idempotent. GatewayError, with the cure, if it cannot be."""
+        if self._server is not None:
+            return
+        require_grpc()
+        import grpc.aio
+
+        server = grpc.aio.server(handlers=self._handlers())
+        try:
+            # One that was killed left its socket behind; the agent's lock says that nobody listens on it.
+            self._socket.unlink(missing_ok=True)
+            server.add_insecure_port(f"unix:{self._socket}")
+        except (OSError, RuntimeError) as exc:
+            raise GatewayError(f"the agent cannot listen on {self._socket}: {exc}") from exc
+        await server.start()
+        self._server = server
+
+    async def close(self) -> None:
+        """Idempotent; what is being answered is finished first."""
+        if self._server is not None:
+            await self._server.stop(ENDS_WITHIN_S)
+            self._server = None
+
+
+def require_grpc() -> None:
+    """GatewayError, with the command that mends it, where gRPC is not installed."""
+    try:
+        import grpc.aio  # noqa: F401
+    except ModuleNotFoundError as exc:
+        raise GatewayError(
+            "Envoy asks the agent over gRPC, and gRPC is not installed: pip install 'graylift[grpc]'"
+        ) from exc
