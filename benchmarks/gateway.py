@@ -106,7 +106,14 @@ def bare_config(port: int, address: str, folder: Path) -> str:
     files = render(table(1, address, Weights(500)))
     (xds / "cds.json").write_text(files.cds)
     (xds / "rds.json").write_text(files.rds)
-    text = bootstrap(node="bare", listen_host="127.0.0.1", listen_port=port, xds_dir=str(xds), access_log="/dev/null")
+    text = bootstrap(
+        node="bare",
+        listen_host="127.0.0.1",
+        listen_port=port,
+        xds_dir=str(xds),
+        access_log="/dev/null",
+        shadow_socket=str(folder / "shadow.sock"),
+    )
     config = json.loads(text)
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["access_log"]

@@ -209,6 +209,7 @@ class Gateway:
                 listen_port=0,
                 xds_dir=str(self.xds),
                 access_log=str(self.log),
+                shadow_socket=str(self.folder / "shadow.sock"),
             )
         )
         address = self.folder / "admin.address"

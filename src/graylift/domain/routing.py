@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graylift.domain.spec import KeepExamples, LabelRule, ServingProtocol, ShadowSpec
+from graylift.domain.spec import KeepExamples, LabelRule, ServingProtocol, ShadowSpec, Tolerance
 from graylift.domain.weights import Weights
 
 
@@ -21,7 +21,7 @@ class ShadowRoutes:
     """Which requests the candidate answers as well, and how the two answers are compared (see `ShadowJudge`)."""
 
     requests: ShadowSpec
-    max_relative_error: float
+    tolerance: Tolerance
     keep_examples: KeepExamples
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from graylift.domain.histogram import EMPTY, Histogram, merged
-from graylift.domain.spec import KeepExamples, ServingProtocol
+from graylift.domain.spec import KeepExamples, ServingProtocol, Tolerance
 
 MOST_EXAMPLES = 5
 """So many pairs are kept of a stage, those that lie furthest apart."""
@@ -24,7 +24,7 @@ class Shadowed:
 
     revision_id: the candidate's
     limit_s:     the longest an answer may take
-    max_relative_error, keep: see `ShadowJudge`
+    tolerance, keep: see `ShadowJudge`
     """
 
     service: str
@@ -32,7 +32,7 @@ class Shadowed:
     revision_id: str
     protocol: ServingProtocol
     limit_s: float
-    max_relative_error: float
+    tolerance: Tolerance
     keep: KeepExamples
 
 

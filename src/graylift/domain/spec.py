@@ -153,6 +153,15 @@ class KeepExamples(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What still agrees: numbers that are closer than this, relative to the largest of their output; texts of which no
+    larger share of words differs."""
+
+    max_relative_error: float = 0.01
+    max_text_drift: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class AgreementMargins:
     """How many of the candidate's answers must agree with stable's, as shares of the pairs compared; between the two
     neither is claimed. FAIL: shown to be fewer than `rollback_if_below`. PASS: more than `promote_if_above`."""
@@ -171,7 +180,6 @@ class ShadowJudge:
     errors_*:  by how many points of a percent more of the pairs the candidate may fail in than stable does
     latency_*: how many times as long as stable's answer to the same request half of the candidate's may take
     agreement: None: how many agree is told, not judged
-    max_relative_error: numbers closer than this agree, relative to the largest of their output
     """
 
     errors_rollback: Margin = Margin(MarginKind.POINTS, 0.01)
@@ -179,7 +187,7 @@ class ShadowJudge:
     latency_rollback: Margin = Margin(MarginKind.RATIO, 1.5)
     latency_promote: Margin = Margin(MarginKind.RATIO, 2.0)
     agreement: AgreementMargins | None = None
-    max_relative_error: float = 0.01
+    tolerance: Tolerance = Tolerance()
     keep_examples: KeepExamples = KeepExamples.NONE
 
     @property

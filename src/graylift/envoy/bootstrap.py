@@ -98,11 +98,18 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                             **_file_log(access_log, ATTEMPT_FORMAT),
                             # A good attempt has its request's line; the failed ones may be hidden behind a retry.
                             "filter": {
-                                "or_filter": {
+                                "and_filter": {
                                     "filters": [
-                                        _status("GE", 500),
-                                        _status("EQ", CANNOT_COMPUTE),
-                                        {"response_flag_filter": {}},
+                                        shadow.of_users(),
+                                        {
+                                            "or_filter": {
+                                                "filters": [
+                                                    _status("GE", 500),
+                                                    _status("EQ", CANNOT_COMPUTE),
+                                                    {"response_flag_filter": {}},
+                                                ]
+                                            }
+                                        },
                                     ]
                                 }
                             },

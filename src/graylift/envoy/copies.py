@@ -13,7 +13,7 @@ from enum import Enum
 import orjson
 
 from graylift.domain.shadow import Answer, Shadowed
-from graylift.domain.spec import KeepExamples, ServingProtocol
+from graylift.domain.spec import KeepExamples, ServingProtocol, Tolerance
 from graylift.domain.weights import Role
 
 ASKED, ANSWERED = "/asked", "/answered"
@@ -71,6 +71,7 @@ def copy_from(path: str, headers: Mapping[str, str], body: bytes) -> Asked | Ans
 
 def _shadowed(text: str) -> Shadowed:
     fields = orjson.loads(text)
+    fields["tolerance"] = Tolerance(**fields["tolerance"])
     fields["protocol"], fields["keep"] = ServingProtocol(fields["protocol"]), KeepExamples(fields["keep"])
     return Shadowed(**fields)
 

@@ -1,4 +1,4 @@
-"""Shadow traffic in Envoy: who asks the candidate, and how both answers get to the agent. No client waits for any of it.
+"""Shadow traffic in Envoy: who asks the candidate, and how both answers reach the agent. No client waits for any of it.
 
     client -> gateway -> stable                     as ever; a filter copies the answer as it passes
                 \\-> mirror -> listener `shadow` -> candidate    inside Envoy; the same filter copies that answer
@@ -17,14 +17,13 @@ Called by `bootstrap.py` and `routes.py`; the other side of the wire is `copies.
 
 from __future__ import annotations
 
-
 from graylift.domain.routing import ServiceRoutes
 from graylift.domain.shadow import Shadowed
 from graylift.domain.spec import KeepExamples, ServingProtocol, ShadowSpec
 from graylift.domain.weights import TOTAL
 from graylift.envoy.access_log import SHADOW_FORMAT
 from graylift.envoy.copies import ANSWERED, ASKED, HEADERS, OF_ANSWER, about_from
-from graylift.envoy.names import OWN, TYPE, Json, set_header
+from graylift.envoy.names import OWN, TYPE, Json, attempt_limit_s, set_header
 
 IN_FLIGHT = 16
 """Requests that candidates answer at once for the shadow; one more is not asked. A shadow yields first."""
@@ -40,7 +39,7 @@ LISTENER = "shadow"
 FILTER = f"{OWN}shadow"
 _MIRROR = f"{OWN}mirror"
 _AGENT = f"{OWN}agent"
-_TO, _ABOUT, _TEXT = "x-graylift-shadow-to", "x-graylift-shadow-about", "x-graylift-shadow-text"
+_TO, _ABOUT, _LIMIT, _TEXT = (f"{MARK}-{what}" for what in ("to", "about", "limit-ms", "text"))
 _LUA = f"{TYPE}.extensions.filters.http.lua.v3"
 
 # `about` comes as the route's metadata where stable answers, in a header where the candidate does.
@@ -72,6 +71,7 @@ function envoy_on_request(handle)
   if id == nil or about == nil then return end
   local text = ""
   if arm == "candidate" then
+    headers:replace("x-envoy-upstream-rq-timeout-ms", headers:get("{_LIMIT}"))
     if headers:get("{_TEXT}") ~= nil then text = text_of(handle) or "" end
     send(handle, "{ASKED}", {{["x-request-id"] = id, ["about"] = about}}, text)
   end
@@ -123,7 +123,7 @@ def listener(access_log: str) -> Json:
         "name": "all",
         "domains": ["*"],
         "request_headers_to_add": [set_header(MARK, "1")],
-        "request_headers_to_remove": [_TO, _ABOUT, _TEXT],
+        "request_headers_to_remove": [_TO, _ABOUT, _LIMIT, _TEXT],
         "routes": [route],
     }
     connections: Json = {
@@ -133,7 +133,10 @@ def listener(access_log: str) -> Json:
             copying(),
             {
                 "name": "router",
-                "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"},
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.filters.http.router.v3.Router",
+                    "suppress_envoy_headers": True,
+                },
             },
         ],
         "access_log": [
@@ -171,6 +174,11 @@ def clusters(agent_socket: str) -> list[Json]:
     ]
 
 
+def of_users() -> Json:
+    """A filter of logs that leaves out what the mirror asked: nobody waited for it."""
+    return {"header_filter": {"header": {"name": _TO, "present_match": True, "invert_match": True}}}
+
+
 def extension() -> Json:
     """Without it Envoy knows no listener inside itself."""
     return {
@@ -191,7 +199,7 @@ def shadowed(service: ServiceRoutes, route: Json) -> Json | None:
             revision_id=service.candidate.revision_id,
             protocol=service.protocol,
             limit_s=limit_s,
-            max_relative_error=service.shadow.max_relative_error,
+            tolerance=service.shadow.tolerance,
             keep=service.shadow.keep_examples,
         )
     )
@@ -201,7 +209,7 @@ def shadowed(service: ServiceRoutes, route: Json) -> Json | None:
         "request_headers_mutations": [
             {"append": set_header(_TO, service.candidate.revision_id)},
             {"append": set_header(_ABOUT, about)},
-            {"append": set_header("x-envoy-upstream-rq-timeout-ms", str(round(limit_s * 1000)))},
+            {"append": set_header(_LIMIT, str(round(limit_s * 1000)))},
             *([{"append": set_header(_TEXT, "1")}] if service.shadow.keep_examples is KeepExamples.TEXT else []),
         ],
     }
@@ -231,7 +239,8 @@ def _limit_s(service: ServiceRoutes) -> float:
     """How long the candidate may take; without a limit, a few that hang would hold the shadow up for ever."""
     match service.protocol:
         case ServingProtocol.OPEN_INFERENCE:
-            return service.timeout_s
+            # As with users. And before the mirror's own limit, which is the route's: that would hang up and say nothing.
+            return attempt_limit_s(service)
         case ServingProtocol.OPENAI:
             # The service's own is of silence between two tokens, not of a whole answer.
             return 10 * service.timeout_s

@@ -21,6 +21,7 @@ from graylift.envoy.bootstrap import bootstrap
 from graylift.errors import GatewayBusy, GatewayError
 from graylift.gateway.config import GatewayConfig
 from graylift.gateway.evidence import LogFollower, SteadyTime
+from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tables import TableKeeper
@@ -49,12 +50,16 @@ class GatewayAgent:
             self._now = SteadyTime(0.0 if checkpoint is None else checkpoint.seen_s)
             self._timeline = Timeline() if checkpoint is None else Timeline(checkpoint.in_force, checkpoint.gaps)
             self._keeper = TableKeeper(self._config, state, self._timeline, self._now)
+            shadow = ShadowDesk(self._config.shadow_socket, self._now)
+            held.push_async_callback(shadow.close)
+            await shadow.start()
             self._follower = LogFollower(
                 self._config,
                 state=state,
                 checkpoint=checkpoint,
                 timeline=self._timeline,
                 supervisor=self._supervisor,
+                shadow=shadow,
                 now=self._now,
             )
             held.callback(self._follower.close)
@@ -162,6 +167,7 @@ def _bootstrap(config: GatewayConfig) -> str:
         listen_port=config.listen_port,
         xds_dir=str(config.xds_dir),
         access_log=str(config.access_log),
+        shadow_socket=str(config.shadow_socket),
     )
 
 

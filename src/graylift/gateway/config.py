@@ -62,5 +62,10 @@ class GatewayConfig:
         return self.state_dir / "agent.db"
 
     @property
+    def shadow_socket(self) -> Path:
+        """Envoy sends copies of shadowed answers here."""
+        return self.state_dir / "shadow.sock"
+
+    @property
     def lock(self) -> Path:
         return self.state_dir / "agent.lock"

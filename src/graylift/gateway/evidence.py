@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from graylift.domain.evidence import IntervalReport
+from graylift.domain.shadow import BrokenShadow
 from graylift.envoy.access_log import parse
 from graylift.errors import GatewayError
 from graylift.gateway.config import GatewayConfig
+from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState, Checkpoint
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tail import LogReader
@@ -64,9 +66,11 @@ class LogFollower:
         checkpoint: Checkpoint | None,
         timeline: Timeline,
         supervisor: Supervisor,
+        shadow: ShadowDesk,
         now: Callable[[], float],
     ) -> None:
         self._config = config
+        self._shadow = shadow
         self._state = state
         self._checkpoint = checkpoint
         self._timeline = timeline
@@ -135,12 +139,16 @@ class LogFollower:
         for line in read.lines:
             try:
                 record = parse(line)
-                if record is not None:
+                if isinstance(record, BrokenShadow):
+                    self._shadow.broken(record)
+                elif record is not None:
                     self._intervals.add(record)
                     self._newest_s = max(self._newest_s, record.ended_s)
             except ValueError:
                 unreadable += 1
         self._intervals.add_unreadable(unreadable)
+        for evidence in self._shadow.evidence():
+            self._intervals.add_shadow(evidence)
         return read.at_end
 
     async def _close_intervals(self, now: float) -> None:

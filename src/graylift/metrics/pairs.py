@@ -1,4 +1,4 @@
-"""The two answers to a shadowed request brought together, and the pairs of one interval summed. Pure: `now` comes in.
+"""The two answers to a shadowed request brought together. Pure: `now` is an argument.
 
 The halves of a pair come apart in time, in any order, and some never come. None is waited for beyond its time, and what
 waits is bounded: the oldest gives way, and is counted as lost. Called by `gateway/`, which also has the answers
@@ -7,29 +7,16 @@ compared: what they say is no business of this module.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from graylift.domain.histogram import bin_of, histogram_from_counts
-from graylift.domain.shadow import (
-    Answer,
-    Example,
-    Lost,
-    Shadowed,
-    ShadowLoss,
-    ShadowPair,
-    ShadowWindow,
-    furthest,
-    summed,
-)
+from graylift.domain.shadow import Answer, Lost, Shadowed, ShadowLoss
 from graylift.domain.weights import Role
 
 MOST_WAITING = 2_000
 MOST_WAITING_BYTES = 64 * 1024 * 1024
 SETTLED_S = 2.0
 """After so long, what one part of Envoy knew the others have told: a candidate that was not asked by now was not."""
-BROKEN_OFF = "the answer broke off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,86 +121,3 @@ def _settled(request_id: str, waiting: _Waiting, now: float) -> Matched | Shadow
 
 def _loss(waiting: _Waiting, why: Lost, now: float) -> ShadowLoss:
     return ShadowLoss(now, waiting.shadowed.service, waiting.shadowed.split, waiting.shadowed.revision_id, why)
-
-
-class ShadowSum:
-    """The running sum of one `ShadowWindow`."""
-
-    __slots__ = (
-        "agreeing",
-        "both_failed",
-        "candidate_s",
-        "compared",
-        "differences",
-        "drift",
-        "examples",
-        "latency_ratio",
-        "length_ratio",
-        "lost",
-        "only_candidate_failed",
-        "only_stable_failed",
-        "pairs",
-        "reasons",
-        "stable_s",
-    )
-
-    def __init__(self) -> None:
-        self.pairs = self.only_stable_failed = self.only_candidate_failed = self.both_failed = 0
-        self.compared = self.agreeing = 0
-        self.drift = 0.0
-        self.latency_ratio: Counter[int] = Counter()
-        self.length_ratio: Counter[int] = Counter()
-        self.stable_s: Counter[int] = Counter()
-        self.candidate_s: Counter[int] = Counter()
-        self.differences: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()
-        self.examples: tuple[Example, ...] = ()
-
-    def add(self, record: ShadowPair | ShadowLoss) -> None:
-        if isinstance(record, ShadowLoss):
-            self.lost[record.why.value] += 1
-            return
-        self.pairs += 1
-        self.only_stable_failed += record.stable_failed and not record.candidate_failed
-        self.only_candidate_failed += record.candidate_failed and not record.stable_failed
-        self.both_failed += record.stable_failed and record.candidate_failed
-        if record.reason is not None:
-            self.reasons[record.reason] += 1
-        if record.stable_s is not None and record.candidate_s is not None:
-            self.stable_s[bin_of(record.stable_s)] += 1
-            self.candidate_s[bin_of(record.candidate_s)] += 1
-            self.latency_ratio[bin_of(record.candidate_s / max(record.stable_s, 1e-6))] += 1
-        comparison = record.comparison
-        if comparison is not None:
-            self.compared += 1
-            self.drift += comparison.drift
-            self.agreeing += comparison.agrees
-            if comparison.differs is not None:
-                self.differences[comparison.differs] += 1
-            if comparison.length_ratio is not None:
-                self.length_ratio[bin_of(comparison.length_ratio)] += 1
-        if record.example is not None:
-            self.examples = furthest((*self.examples, record.example))
-
-    def window(self, service: str, split: str, revision_id: str) -> ShadowWindow:
-        return ShadowWindow(
-            service=service,
-            split=split,
-            revision_id=revision_id,
-            pairs=self.pairs,
-            only_stable_failed=self.only_stable_failed,
-            only_candidate_failed=self.only_candidate_failed,
-            both_failed=self.both_failed,
-            compared=self.compared,
-            agreeing=self.agreeing,
-            drift=self.drift,
-            latency_ratio=histogram_from_counts(self.latency_ratio),
-            length_ratio=histogram_from_counts(self.length_ratio),
-            stable_s=histogram_from_counts(self.stable_s),
-            candidate_s=histogram_from_counts(self.candidate_s),
-            differences=tuple(sorted(self.differences.items())),
-            reasons=tuple(sorted(self.reasons.items())),
-            lost=tuple(sorted(self.lost.items())),
-            examples=self.examples,
-        )
