@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from graylift.domain.engine import Precision, Runtime
-from graylift.domain.spec import ChecksSpec, ReleaseSpec
+from graylift.domain.spec import ChecksSpec, ReleaseSpec, ShadowJudge
 from graylift.spec import defaults
 from graylift.spec.fields import Shape
 from graylift.spec.shapes import ROOT, SHAPES
@@ -48,8 +49,10 @@ def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Cal
     for shape in SHAPES:
         assert [name for name in shape.fields if f"{name}:" not in full] in ([], ["endpoint"])
     spec = read(full)
-    assert spec.judge == read(EXAMPLES[0]).judge
+    assert replace(spec.judge, shadow=None) == read(EXAMPLES[0]).judge
     assert spec.judge.checks == defaults.CHECKS
+    assert spec.judge.shadow is not None
+    assert replace(spec.judge.shadow, agreement=None) == ShadowJudge()
 
 
 def test_the_reference_says_the_defaults_of_the_checks(read: Callable[[str], ReleaseSpec]) -> None:

@@ -94,7 +94,12 @@ MISTAKES = [
     ("minRequests: 500", "minRequests: 5_000", "5_000", "no `_`"),
     ("minRequests: 500", "minRequests: 5e3", "5e3", "not a plain number"),
     ("approval: required", "approval: yes", "yes", "known here: required"),
-    ("{weight: 20, observe: 1h, approval: required}", "{shadow: 100%, minRequests: 2}", "shadow", "not supported yet"),
+    (
+        "{weight: 20, observe: 1h, approval: required}",
+        "{shadow: 100%, observe: 1h}",
+        "shadow",
+        "before the first `weight`",
+    ),
     ("    - {weight: 100, watch: 30m}\n", "", "20, observe", "end with {weight: 100, watch: 30m}"),
     ("watch: 30m", "watch: 30m, observe: 30m", "observe: 30m", "nothing is left to compare with"),
     (", watch: 30m", "", "{weight: 100", "`watch` is missing"),

@@ -170,7 +170,12 @@ class AgreementMargins:
     promote_if_above: float
 
 
-SHADOW_CHECKS = ("shadow errors", "shadow latency", "shadow agreement")
+class ShadowCheck(Enum):
+    """What is judged on pairs of answers. The values are names beside those of `Check`."""
+
+    ERRORS = "shadow errors"
+    LATENCY = "shadow latency"
+    AGREEMENT = "shadow agreement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +196,10 @@ class ShadowJudge:
     keep_examples: KeepExamples = KeepExamples.NONE
 
     @property
-    def checks(self) -> tuple[str, ...]:
-        """What is judged, by name."""
-        return SHADOW_CHECKS if self.agreement is not None else SHADOW_CHECKS[:2]
+    def checks(self) -> tuple[ShadowCheck, ...]:
+        """What is judged."""
+        always = (ShadowCheck.ERRORS, ShadowCheck.LATENCY)
+        return always if self.agreement is None else (*always, ShadowCheck.AGREEMENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,7 +239,7 @@ def _limit_s(service: ServiceRoutes) -> float:
     """How long the candidate may take; without a limit, a few that hang would hold the shadow up for ever."""
     match service.protocol:
         case ServingProtocol.OPEN_INFERENCE:
-            # As with users. And before the mirror's own limit, which is the route's: that would hang up and say nothing.
+            # As with users; and before the limit of the mirror, the route's, which would hang up and say nothing.
             return attempt_limit_s(service)
         case ServingProtocol.OPENAI:
             # The service's own is of silence between two tokens, not of a whole answer.

@@ -1,5 +1,5 @@
-"""Pairs of answers of one interval summed into windows. Pure; the halves of a pair meet in `pairs.py`, and the intervals
-are cut in `intervals.py`."""
+"""Pairs of answers of one interval summed into windows. Pure; the halves of a pair meet in `pairs.py`, and intervals are
+cut in `intervals.py`."""
 
 from __future__ import annotations
 

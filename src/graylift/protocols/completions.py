@@ -72,10 +72,10 @@ def events_of(body: bytes) -> Iterator[bytes]:
 class _Growing:
     """A choice while its pieces are put together; tool calls by their index."""
 
-    text: list[str] = field(default_factory=list)
-    refusal: list[str] = field(default_factory=list)
-    names: dict[int, str] = field(default_factory=dict)
-    arguments: dict[int, list[str]] = field(default_factory=dict)
+    text: list[str] = field(default_factory=list[str])
+    refusal: list[str] = field(default_factory=list[str])
+    names: dict[int, str] = field(default_factory=dict[int, str])
+    arguments: dict[int, list[str]] = field(default_factory=dict[int, "list[str]"])
     finish: str | None = None
 
     def choice(self) -> Choice:

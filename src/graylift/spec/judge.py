@@ -9,7 +9,8 @@ from graylift.domain.spec import Check, JudgeSpec, Margin, MarginKind, Metric
 from graylift.spec import defaults
 from graylift.spec.document import Node
 from graylift.spec.fields import Fields, Read, Reported, Wrong
-from graylift.spec.shapes import METRIC
+from graylift.spec.shadow import read_judge_of_shadows
+from graylift.spec.shapes import METRIC, SHADOW
 from graylift.spec.values import any_margin, between, choice, number, percentage
 
 _LATER = {
@@ -37,6 +38,7 @@ def read_judge(fields: Fields) -> JudgeSpec:
         checks=DEFAULT.checks if checks is None else _unique(fields, checks),
         false_rollback=false_rollback.value,
         false_promotion=false_promotion.value,
+        shadow=fields.nested_or(None, "shadow", SHADOW, lambda shadow: read_judge_of_shadows(shadow, margin_for)).value,
     )
 
 

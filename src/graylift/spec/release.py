@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from graylift.domain.spec import (
+    JudgeSpec,
     LabelRule,
     OnFailure,
     OnnxModel,
@@ -20,12 +21,13 @@ from graylift.domain.spec import (
     RevisionSpec,
     RoutingSpec,
     ServingProtocol,
+    Stage,
 )
 from graylift.domain.weights import Role
-from graylift.spec import defaults, judge
+from graylift.spec import defaults, judge, shadow
 from graylift.spec.checks import read_checks
-from graylift.spec.document import Node
-from graylift.spec.fields import Fields, Read, Wrong
+from graylift.spec.fields import Fields, Read
+from graylift.spec.headers import header, header_value
 from graylift.spec.model import MissingFile, read_model
 from graylift.spec.shapes import CHECKS, JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
 from graylift.spec.stages import read_stages
@@ -42,12 +44,6 @@ _revision_name = matching(
     "a revision name",
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
     "write up to 40 letters, digits, `-`, `_` and `.`, a letter or digit at both ends: v2, 2026-03-01",
-)
-_header_token = matching(
-    "a header name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", "write the name of a request header: x-user-id"
-)
-_header_value = matching(
-    "a header value", r"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?", "write printable ASCII, without spaces around"
 )
 _ready_within = between(1, 3600, "write a duration from 1s to 1h", duration)
 _timeout = between(0.1, 3600, "write a duration from 100ms to 1h", duration)
@@ -102,15 +98,26 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
         candidate=candidate.value,
         routing=routing.value,
         stages=stages,
-        judge=judging.value,
+        judge=_with_shadow(fields, judging, stages),
         on_failure=on_failure.value,
         digest="",
         checks=checks.value,
     )
 
 
+def _with_shadow(fields: Fields, judging: Read[JudgeSpec], stages: tuple[Stage, ...]) -> JudgeSpec:
+    """With a judge of pairs exactly where there are some."""
+    spec = judging.value
+    if any(stage.shadow is not None for stage in stages):
+        return dataclasses.replace(spec, shadow=spec.shadow or shadow.DEFAULT)
+    if spec.shadow is not None:
+        what = "`judge.shadow` judges nothing: no stage shadows any request"
+        fields.problems.add(judging.place, what, "add a stage before the first weight: {shadow: 10%, observe: 10m}")
+    return spec
+
+
 def _read_routing(fields: Fields, timeout_s: float) -> RoutingSpec:
-    sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", _header).value)
+    sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", header).value)
     rules = fields.each("match", MATCH, _read_rule) if fields.has("match") else Read(fields.place, ((),))
     timeout = fields.read_or(timeout_s, "timeout", _timeout)
     first: dict[tuple[str, str], Read[LabelRule]] = {}
@@ -123,18 +130,10 @@ def _read_routing(fields: Fields, timeout_s: float) -> RoutingSpec:
 
 
 def _read_rule(fields: Fields) -> LabelRule:
-    header = fields.read("header", _header)
-    value = fields.read("exact", _header_value)
+    name = fields.read("header", header)
+    value = fields.read("exact", header_value)
     to = fields.read("to", choice({role.value: role for role in Role}))
-    return LabelRule(header.value, value.value, to.value)
-
-
-def _header(node: Node) -> str:
-    """Names of headers do not depend on case; the lower one is theirs in HTTP/2."""
-    header = _header_token(node).lower()
-    if header == "host" or header.startswith("x-graylift-"):
-        raise Wrong(node.place, f"`{header}` is read or written by the gateway itself", "choose a header of your own")
-    return header
+    return LabelRule(name.value, value.value, to.value)
 
 
 def _digest(spec: ReleaseSpec) -> str:
