@@ -1,4 +1,4 @@
-"""Pairs of answers of one interval summed into windows. Pure; the halves of a pair meet in `pairs.py`, and intervals are
+"""Pairs of answers of one interval summed into windows. Pure; the halves of a pair meet in `pairs.py`, intervals are
 cut in `intervals.py`."""
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def _moved(release: Release, decision: Decision, table: int, now: float) -> Rele
             return enter_stage(release, 0, why, table, now)
         case Phase.PENDING | Phase.CHECKING | Phase.STARTING, DecisionKind.REJECT:
             return enter_phase(release, Phase.REJECTED, why, table, now)
-        case Phase.PROGRESSING | Phase.PAUSED, DecisionKind.REJECT:
+        case Phase.PROGRESSING | Phase.PAUSED, DecisionKind.REJECT if release.current_stage.shadow is not None:
             return enter_phase(_left(release, why, now), Phase.REJECTED, why, table, now)
         case Phase.PROGRESSING, DecisionKind.ADVANCE | DecisionKind.PROMOTE:
             return next_stage(release, why, table, now)
