@@ -70,7 +70,7 @@ def tables(release: Release, checks: Sequence[Check]) -> Tables:
         x = np.argmax(answers >= np.ceil(check.quantile * total)[:, None], axis=1)
         beyond = np.minimum(x + bins_of(check.rollback_if_worse, Side.WORSE), slower_c.shape[1] - 1)
         slow_c, slow_p = slower_c[every, beyond], slower_p[every, x]
-        compared = both & (total >= answers_needed(check.quantile))
+        compared = both & (total >= answers_needed(check))
         if failures_are_slow(checks, Side.WORSE):
             columns.append((n_c, n_p, slow_c + x_c, slow_p + x_p, compared))
         else:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from judged_traffic import errors, latency, points
 
-from graylift.analysis import betting, conditional, evidence, mixture, share, sickness
+from graylift.analysis import betting, conditional, evidence, mixture, scoring, share, sickness
 from graylift.analysis.betting import Side
 from graylift.analysis.evidence import Known
 from graylift.analysis.mixture import LASTING, ONE_STAGE, Grid
 from graylift.analysis.sample import Sample, Stratum
 from graylift.domain.histogram import Histogram
+from graylift.domain.scores import ScoreCounts, scores_from_counts, step_of
 from graylift.domain.spec import Check
 
 SMALL = [(1, 1), (1, 19), (2, 3), (3, 1), (5, 5), (4, 12), (12, 4)]
@@ -113,12 +115,107 @@ def test_bets_are_at_most_one_on_average_at_the_margin_and_inside(
         assert np.all(mean <= ROUNDING), (stable, candidate)
 
 
+SCORES = (0.0, 0.012, 0.5, 0.987, 1.0)
+LAWS = ((0.2, 0.2, 0.2, 0.2, 0.2), (0.0, 0.5, 0.5, 0.0, 0.0), (0.3, 0.0, 0.0, 0.0, 0.7), (0.0, 0.0, 0.1, 0.8, 0.1))
+MEANS = [sum(score * p for score, p in zip(SCORES, law, strict=True)) for law in LAWS]
+
+
+def moved(law: tuple[float, ...], mean: float) -> tuple[float, ...]:
+    """The law with part of it at 0 or at 1 instead, so that it has that mean."""
+    before = sum(score * p for score, p in zip(SCORES, law, strict=True))
+    end = 1.0 if mean > before else 0.0
+    part = (mean - before) / (end - before) if mean != before else 0.0
+    return tuple(p * (1 - part) + part * (score == end) for score, p in zip(SCORES, law, strict=True))
+
+
+def draws(n: int, law: tuple[float, ...]) -> list[tuple[float, ScoreCounts]]:
+    """Every multiset of n scores, with its probability."""
+    found: list[tuple[float, ScoreCounts]] = []
+    for drawn in itertools.combinations_with_replacement(range(len(SCORES)), n):
+        counts = Counter(drawn)
+        orders = math.factorial(n) / math.prod(map(math.factorial, counts.values()))
+        steps = Counter({step_of(SCORES[index]): times for index, times in counts.items()})
+        found.append((orders * math.prod(law[index] for index in drawn), scores_from_counts(steps)))
+    return [(p, scores) for p, scores in found if p > 0]
+
+
+@pytest.mark.parametrize(("n_c", "n_p"), [(1, 1), (1, 4), (3, 2), (2, 3)])
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("lower_is_worse", [True, False])
+@pytest.mark.parametrize("delta", [0.01, 0.2])
+def test_bets_on_scores_are_at_most_one_on_average_at_the_margin_and_inside(
+    n_c: int, n_p: int, side: Side, lower_is_worse: bool, delta: float
+) -> None:
+    grid = scoring.WORSE if side is Side.WORSE else scoring.WITHIN
+    checked = 0
+    for (law, mean), further, guess in itertools.product(
+        zip(LAWS, MEANS, strict=True), (0.0, 0.05), (0.001, 0.3, 0.97)
+    ):
+        worse = delta - side.value * further
+        candidate = mean - worse if lower_is_worse else mean + worse
+        if not 0 <= candidate <= 1:
+            continue
+        average = sum(
+            p_c
+            * p_p
+            * np.exp(
+                scoring.log_e(
+                    scoring.spread(ours, lower_is_worse=lower_is_worse),
+                    scoring.spread(theirs, lower_is_worse=lower_is_worse),
+                    side=side,
+                    guess=guess,
+                    delta=delta,
+                    effects=grid.effects,
+                )
+            )
+            for p_c, ours in draws(n_c, moved(law, candidate))
+            for p_p, theirs in draws(n_p, law)
+        )
+        assert np.all(average <= ROUNDING), (mean, candidate, average)
+        checked += 1
+    assert checked
+
+
+@pytest.mark.parametrize("side", Side)
+def test_scores_between_two_knots_are_never_more_evidence_than_they_are(side: Side) -> None:
+    """Against the product of all factors, score by score; on the knots themselves it is that product."""
+    rng = np.random.default_rng(0)
+    for on_knots in (True, False):
+        ours, theirs = (rng.choice(scoring.KNOTS, 40) if on_knots else rng.uniform(0, 1, 40).round(3) for _ in range(2))
+        counted = [
+            scoring.spread(scores_from_counts(Counter(map(step_of, scores.tolist()))), lower_is_worse=False)
+            for scores in (ours, theirs)
+        ]
+        told = scoring.log_e(*counted, side=side, guess=0.4, delta=0.05, effects=scoring.WORSE.effects)
+        bet = betting.stakes(40, 40, side=side, guess=0.4, rho=1.0, delta=0.05, effects=scoring.WORSE.effects)
+        exact = np.log1p(bet.lam * (ours[:, None] - bet.q)).sum(axis=0)
+        exact += np.log1p(-bet.lam * bet.tilt * (theirs[:, None] - bet.m)).sum(axis=0)
+        if on_knots:
+            assert told == pytest.approx(exact)
+        else:
+            assert np.all(told < exact)
+            assert told == pytest.approx(exact, abs=0.2)
+
+
+@pytest.mark.parametrize("side", Side)
+def test_scores_of_0_and_1_are_the_bets_on_failures(side: Side) -> None:
+    scores = [
+        scoring.spread(ScoreCounts(((0, good), (1_000, bad))), lower_is_worse=False) for good, bad in ((7, 3), (18, 2))
+    ]
+    told = scoring.log_e(*scores, side=side, guess=0.1, delta=0.02, effects=(0.1, 0.5))
+    assert told == pytest.approx(
+        betting.log_e(10, 20, 3, 2, side=side, guess=0.1, rho=1.0, delta=0.02, effects=(0.1, 0.5))
+    )
+
+
 @pytest.mark.parametrize("side", Side)
 def test_an_arm_without_requests_is_no_evidence(side: Side) -> None:
     for n_c, n_p, x_c, x_p in ((0, 9, 0, 4), (9, 0, 9, 0), (0, 0, 0, 0)):
         bets = betting.log_e(n_c, n_p, x_c, x_p, side=side, guess=0.01, rho=1.0, delta=0.01, effects=(0.1, 0.9))
         tables = conditional.log_e(n_c, n_p, x_c, x_p, (0.1, 10.0))
         assert bets == pytest.approx([0, 0])
+        scored = [scoring.spread(ScoreCounts(((500, n),) if n else ()), lower_is_worse=True) for n in (n_c, n_p)]
+        assert scoring.log_e(*scored, side=side, guess=0.3, delta=0.01, effects=(0.1, 0.9)) == pytest.approx([0, 0])
         assert tables == pytest.approx([0, 0])
 
 

@@ -236,7 +236,7 @@ def test_windows_of_an_earlier_stage_speak_against_the_candidate_but_not_for_it(
 def test_windows_of_another_release_are_not_evidence_but_teach_what_stable_is_like() -> None:
     foreign = [Window("s", "other", r, r.value, None, 100, 0, latency=Histogram(((FAST, 100),))) for r in Role]
     state = follow([Stage(Weights(5_000), 1.0), tuple(foreign), tuple(foreign)])
-    assert state.reference.answers == 200
+    assert state.reference.answers(SPEC.checks[1]) == 200
     assert judge.judge(SPEC, state).candidate_n == 0
     assert all(v.evidence_against == pytest.approx(0) for v in judge.judge(SPEC, state).verdicts)
 

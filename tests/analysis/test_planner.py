@@ -10,14 +10,15 @@ from judged_releases import Course, judged
 from judged_traffic import USUAL, Arm, errors, latencies, latency, points
 
 from graylift.analysis import planner
-from graylift.analysis.traffic import Traffic
+from graylift.analysis.traffic import Scores, Times, Traffic
 from graylift.domain.spec import Check, JudgeSpec, Stage
 from graylift.domain.weights import Weights
 
 FACTOR = 2.0
 RELEASES = 15
 SECONDS = latencies(np.random.default_rng(0), 1_000_000)
-TRAFFIC = Traffic(100.0, 0.005, tuple((q, float(np.quantile(SECONDS, q))) for q in (0.1, 0.5, 0.9, 0.97, 0.99, 0.999)))
+TIMES = Times(tuple((q, float(np.quantile(SECONDS, q))) for q in (0.1, 0.5, 0.9, 0.97, 0.99, 0.999)))
+TRAFFIC = Traffic(100.0, 0.005, TIMES, ttft=TIMES, tpot=TIMES, scores=Scores(0.8, 0.2, share=0.2))
 HEALTHY = Arm(errors=TRAFFIC.errors)
 
 
@@ -89,8 +90,8 @@ def test_the_watch_compares_nothing_and_is_not_planned() -> None:
 
 
 def test_the_latency_law_goes_through_the_quantiles_it_was_given() -> None:
-    for q, seconds in TRAFFIC.quantiles:
-        assert TRAFFIC.quantile(q) == pytest.approx(seconds)
-        assert TRAFFIC.share_from(seconds) == pytest.approx(1 - q, abs=1e-9)
-    lone = Traffic(1.0, 0.0, ((0.5, 0.1),))
+    for q, seconds in TIMES.quantiles:
+        assert TIMES.quantile(q) == pytest.approx(seconds)
+        assert TIMES.share_from(seconds) == pytest.approx(1 - q, abs=1e-9)
+    lone = Times(((0.5, 0.1),))
     assert lone.quantile(0.99) == pytest.approx(0.1 * np.exp(0.5 * 2.3263), rel=1e-3)

@@ -187,6 +187,10 @@ class Gateway:
     attempts: list[AttemptRecord] = field(default_factory=list)
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def log(self) -> Path:
         return self.folder / "access.log"
 
@@ -361,6 +365,12 @@ def routes(
         timeout_s=timeout_s,
         draining=tuple(server.backend for server in draining),
     )
+
+
+def openai_routes(stable: Any, candidate: Any = None, weight: int = 0, **changed: Any) -> ServiceRoutes:
+    """Of a service `chat` whose servers are LanguageModels."""
+    service = routes(stable, candidate, weight, service="chat")
+    return replace(service, protocol=ServingProtocol.OPENAI, **changed)
 
 
 def table(version: int, *services: ServiceRoutes) -> RoutingTable:

@@ -240,7 +240,7 @@ async def test_a_candidate_that_fails_hangs_or_breaks_off_is_counted_as_failed_a
 async def test_a_candidate_that_hangs_holds_a_bounded_number_of_requests_and_the_rest_is_shed(tmp_path: Path) -> None:
     config = config_in(tmp_path, interval_s=0.25)
     async with server(scores(1.0, 0.0)) as stable, server(hanging) as candidate, running(config) as agent:
-        await agent.apply(shadowing(stable, candidate, timeout_s=5.0))
+        await agent.apply(shadowing(stable, candidate, timeout_s=20.0))
         answers = await asyncio.gather(*(ask(config, 10) for _ in range(10)))
         window = await shadow_of(agent, lambda window: sum(times for _, times in window.lost) >= 84)
         assert {status for each in answers for status, _, _ in each} == {200}

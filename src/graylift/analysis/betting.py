@@ -22,6 +22,7 @@ Source: two-sample e-values of Turner, Ly and Grunwald (arXiv 2106.02693), betti
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -46,6 +47,41 @@ class Side(Enum):
     WITHIN = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Stakes:
+    """A bet before its interval is seen: each request multiplies the wealth, the candidate's with outcome y by
+    1 + lam (y - q), stable's by 1 - lam tilt (y - m). All of shape S + (J,)."""
+
+    lam: NDArray[np.float64]
+    q: NDArray[np.float64]
+    tilt: NDArray[np.float64]
+    m: NDArray[np.float64]
+
+
+def stakes(
+    n_c: ArrayLike,
+    n_p: ArrayLike,
+    *,
+    side: Side,
+    guess: ArrayLike,
+    rho: ArrayLike,
+    delta: ArrayLike,
+    effects: ArrayLike,
+) -> Stakes:
+    """The bets of `log_e`; no factor of an outcome from 0 to 1 is negative."""
+    candidate, stable, rho_, delta_ = (np.asarray(a, dtype=np.float64)[..., None] for a in (n_c, n_p, rho, delta))
+    # Any guess is valid, so one that would put q out of reach is lowered.
+    m = np.minimum(np.asarray(guess, dtype=np.float64)[..., None], (_LARGEST_Q - delta_) / rho_)
+    q = rho_ * m + delta_
+    d = np.asarray(effects, dtype=np.float64)
+    tilt = rho_ * candidate / np.maximum(stable, 1.0)
+    scale, worst = (q, 1 - m) if side is Side.WORSE else (1 - q, m)
+    with np.errstate(divide="ignore"):
+        wanted = np.where(scale > 0, d / scale, np.inf)
+        allowed = np.where(stable > 0, _BOLDEST / (tilt * worst), 0.0)
+    return Stakes(side.value * np.where(candidate > 0, np.minimum(wanted, allowed), 0.0), q, tilt, m)
+
+
 def log_e(
     n_c: ArrayLike,
     n_p: ArrayLike,
@@ -63,19 +99,9 @@ def log_e(
     n_c, n_p, x_c, x_p: requests and failures; guess: m, in (0, 1); rho > 0; delta in (-1, 0.99): all of one shape S
     effects: shape (J,). Returns shape S + (J,).
     """
-    candidate, stable, bad_c, bad_p, rho_, delta_ = (
-        np.asarray(a, dtype=np.float64)[..., None] for a in (n_c, n_p, x_c, x_p, rho, delta)
-    )
-    # Any guess is valid, so one that would put q out of reach is lowered.
-    m = np.minimum(np.asarray(guess, dtype=np.float64)[..., None], (_LARGEST_Q - delta_) / rho_)
-    q = rho_ * m + delta_
-    d = np.asarray(effects, dtype=np.float64)
-    tilt = rho_ * candidate / np.maximum(stable, 1.0)
-    scale, worst = (q, 1 - m) if side is Side.WORSE else (1 - q, m)
-    with np.errstate(divide="ignore"):
-        wanted = np.where(scale > 0, d / scale, np.inf)
-        allowed = np.where(stable > 0, _BOLDEST / (tilt * worst), 0.0)
-    lam = side.value * np.where(candidate > 0, np.minimum(wanted, allowed), 0.0)
+    candidate, stable, bad_c, bad_p = (np.asarray(a, dtype=np.float64)[..., None] for a in (n_c, n_p, x_c, x_p))
+    bet = stakes(n_c, n_p, side=side, guess=guess, rho=rho, delta=delta, effects=effects)
+    lam, q, tilt, m = bet.lam, bet.q, bet.tilt, bet.m
     return (
         bad_c * np.log1p(lam * (1 - q))
         + (candidate - bad_c) * np.log1p(-lam * q)

@@ -1,15 +1,16 @@
 """The 95 % interval of a check's effect that holds at every look of the release at once.
 
-Formula. A fixed grid of effect levels (latency ratios in bins, differences or ratios of failure shares). At each
-level two running e-processes of kernel B: one against "the effect is at most this", one against "it is at least
-this", three bets each. The lower end is the last level of an unbroken run, from the bottom, that the first kind has
-refused at 2.5 %; the upper end likewise from the top. A wrong lower end would need the smallest level above the truth
-refused, a true hypothesis: a chance of at most 2.5 % ever, and the same above.
+Formula. A fixed grid of effect levels (ratios of times in bins, differences or ratios of failure shares, differences
+of mean scores). At each level two running e-processes of kernel B: one against "the effect is at most this", one
+against "it is at least this", three bets each. The lower end is the last level of an unbroken run, from the bottom,
+that the first kind has refused at 2.5 %; the upper end likewise from the top. A wrong lower end would need the
+smallest level above the truth refused, a true hypothesis: a chance of at most 2.5 % ever, and the same above.
 
-Assumes one effect that lasts, and for latency that the candidate multiplies stable's latencies (what a ratio says);
-it is the ratio of answers, whatever fails.
+Assumes one effect that lasts, and for times that the candidate multiplies stable's (what a ratio says); it is the
+ratio of answers, whatever fails. A difference of scores is told as it is, whichever way is worse.
 Two ends that contradict each other are told as none. The run along a fixed grid is our assembly; it is as coarse as
-its grid. Small n: unbounded. Cost: O(levels * 6), no sum over tables; kernel A would be too dear here.
+its grid. Small n: unbounded. Cost: O(levels * 6), for a score times its knots, no sum over tables; kernel A would be
+too dear here.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from graylift.analysis import betting
+from graylift.analysis import betting, scoring
 from graylift.analysis.betting import Side
-from graylift.analysis.evidence import Known, threshold
+from graylift.analysis.evidence import Known, lower_is_worse, threshold
 from graylift.analysis.sample import Stratum
 from graylift.domain.histogram import BASE
-from graylift.domain.spec import Check, MarginKind
+from graylift.domain.spec import Check, MarginKind, Metric
 
 MISSES = 0.05
 _BETS = {Side.WORSE: (0.02, 0.1, 0.5), Side.WITHIN: (0.2, 0.6, 0.95)}
+_SCORE_BETS = {Side.WORSE: (0.02, 0.15, 0.7), Side.WITHIN: (0.02, 0.15, 0.7)}
 _BETS_EACH = 3
 _SHIFTS = (
     -160,
@@ -64,6 +67,8 @@ _POINTS = (
     *(-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, -0.005, -0.002, 0.0, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015),
     *(0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8),
 )
+_UP = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
+_SCORES = (*(-level for level in reversed(_UP)), 0.0, *_UP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +87,21 @@ def begin(check: Check) -> Bounds:
 
 def levels(check: Check) -> tuple[float, ...]:
     """The effects that are tested, ascending, in the unit of the check's margin."""
-    if check.quantile is None and check.rollback_if_worse.kind is MarginKind.POINTS:
-        return _POINTS
-    return _RATIOS
+    match check.rollback_if_worse.kind:
+        case MarginKind.RATIO:
+            return _RATIOS
+        case MarginKind.POINTS:
+            return _POINTS
+        case MarginKind.SCORE:
+            return _SCORES
+        case _:
+            assert_never(check.rollback_if_worse.kind)
 
 
 def follow(
     bounds: Sequence[Bounds], checks: Sequence[Check], pasts: Sequence[Known | None], stratum: Stratum
 ) -> tuple[Bounds, ...]:
-    """The bounds of all checks after one more stratum in which both arms have requests."""
+    """The bounds of all checks after one more stratum in which no arm is empty."""
     at_most = _followed([one.at_most for one in bounds], Side.WORSE, checks, pasts, stratum)
     at_least = _followed([one.at_least for one in bounds], Side.WITHIN, checks, pasts, stratum)
     return tuple(Bounds(most, least) for most, least in zip(at_most, at_least, strict=True))
@@ -115,43 +126,67 @@ def _followed(
     pasts: Sequence[Known | None],
     stratum: Stratum,
 ) -> list[tuple[float, ...]]:
-    """The wealth of one side's bets, check by check; the latencies, which share their levels, are bet on together."""
+    """The wealth of one side's bets, check by check; all quantiles of one metric are bet on together."""
     after = list(logs)
-    slow: list[tuple[int, Known]] = []
+    slow: dict[Metric, list[tuple[int, Known]]] = {}
     for number, (check, past) in enumerate(zip(checks, pasts, strict=True)):
         if past is None:
             continue
-        if check.quantile is not None:
-            slow.append((number, past))
-            continue
-        events = (np.array(stratum.candidate.failed), np.array(stratum.stable.failed))
-        points = check.rollback_if_worse.kind is MarginKind.POINTS
-        rho, delta = (np.ones(1), np.asarray(_POINTS)) if points else (np.asarray(_RATIOS), np.zeros(1))
-        log_e = _log_e(side, stratum, *events, np.array(past.guess), rho, delta)
+        match check.metric:
+            case Metric.ERRORS:
+                log_e = _of_errors(side, check, past, stratum)
+            case Metric.SCORE:
+                log_e = _of_scores(side, check, past, stratum)
+            case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
+                slow.setdefault(check.metric, []).append((number, past))
+                continue
+            case _:
+                assert_never(check.metric)
         after[number] = tuple((np.asarray(logs[number]) + log_e.ravel()).tolist())
-    if slow:
-        x = np.array([threshold(past, side) for _, past in slow])[:, None]
-        answered = Stratum(stratum.candidate.answered(), stratum.stable.answered())
-        events = (answered.candidate.slower_than(x + np.asarray(_SHIFTS)), answered.stable.slower_than(x))
-        guess = np.array([past.guess for _, past in slow])[:, None]
-        rows = _log_e(side, answered, *events, guess, np.ones(1), np.zeros(1))
-        for (number, _), row in zip(slow, rows, strict=True):
+    for metric, of_metric in slow.items():
+        rows = _of_times(side, metric, [past for _, past in of_metric], stratum)
+        for (number, _), row in zip(of_metric, rows, strict=True):
             after[number] = tuple((np.asarray(logs[number]) + row.ravel()).tolist())
     return after
 
 
+def _of_errors(side: Side, check: Check, past: Known, stratum: Stratum) -> NDArray[np.float64]:
+    points = check.rollback_if_worse.kind is MarginKind.POINTS
+    rho, delta = (np.ones(1), np.asarray(_POINTS)) if points else (np.asarray(_RATIOS), np.zeros(1))
+    candidate, stable = stratum.candidate, stratum.stable
+    counts = (candidate.requests, stable.requests, candidate.failed, stable.failed)
+    return _log_e(side, counts, np.array(past.guess), rho, delta)
+
+
+def _of_scores(side: Side, check: Check, past: Known, stratum: Stratum) -> NDArray[np.float64]:
+    candidate, stable = (
+        scoring.spread(arm.scored(check.score), lower_is_worse=False) for arm in (stratum.candidate, stratum.stable)
+    )
+    guess = 1 - past.guess if lower_is_worse(check) else past.guess
+    return scoring.log_e(candidate, stable, side=side, guess=guess, delta=_SCORES, effects=_SCORE_BETS[side])
+
+
+def _of_times(side: Side, metric: Metric, pasts: Sequence[Known], stratum: Stratum) -> NDArray[np.float64]:
+    x = np.array([threshold(past, side) for past in pasts])[:, None]
+    candidate, stable = stratum.candidate.answered(), stratum.stable.answered()
+    counts = (
+        candidate.times(metric).count,
+        stable.times(metric).count,
+        candidate.slower_than(x + np.asarray(_SHIFTS), metric),
+        stable.slower_than(x, metric),
+    )
+    return _log_e(side, counts, np.array([past.guess for past in pasts])[:, None], np.ones(1), np.zeros(1))
+
+
 def _log_e(
     side: Side,
-    stratum: Stratum,
-    events_c: NDArray[np.int64],
-    events_p: NDArray[np.int64],
+    counts: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
     guess: NDArray[np.float64],
     rho: NDArray[np.float64],
     delta: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    n_c, n_p, x_c, x_p, m, rho, delta = np.broadcast_arrays(
-        stratum.candidate.requests, stratum.stable.requests, events_c, events_p, guess, rho, delta
-    )
+    """counts: n_c, n_p, x_c, x_p."""
+    n_c, n_p, x_c, x_p, m, rho, delta = np.broadcast_arrays(*counts, guess, rho, delta)
     return betting.log_e(n_c, n_p, x_c, x_p, side=side, guess=m, rho=rho, delta=delta, effects=_BETS[side])
 
 

@@ -36,7 +36,7 @@ from graylift.domain.weights import NONE, TOTAL, Role, Weights
 
 __all__ = ["JudgeState", "dump", "enter", "judge", "load", "observe", "start"]
 
-_LARGEST_POINTS = 0.9
+_LARGEST_POINTS = _LARGEST_SCORE = 0.9
 _PATIENCE = 2.0
 """A stage speaks for a candidate's latency once it is this many times as old as the latency in question."""
 
@@ -97,9 +97,10 @@ def observe(
     """
     state = _observe_pairs(spec, state, shadows)
     sample = unlabelled(windows)
-    if not any(window.requests or window.abandoned for window in sample):
+    if not any(window.requests or window.abandoned or window.scores for window in sample):
         return state
-    strata = tuple(stratum_from_windows(sample, split) for split in state.splits)
+    scores = evidence.scores_of(spec.checks)
+    strata = tuple(stratum_from_windows(sample, split, scores) for split in state.splits)
     pasts = evidence.known(spec.checks, state.reference)
     rollback = tuple(check.rollback_if_worse for check in spec.checks)
     against, limits = state.against, state.bounds
@@ -107,7 +108,7 @@ def observe(
         if stratum.can_compare:
             against = _follow(spec, rollback, Side.WORSE, LASTING, against, pasts, stratum)
             limits = bounds.follow(limits, spec.checks, pasts, stratum)
-    stable = sample_from_windows(window for window in sample if window.arm is Role.STABLE)
+    stable = sample_from_windows((window for window in sample if window.arm is Role.STABLE), scores)
     after = replace(
         state,
         against=against,
@@ -158,7 +159,7 @@ def judge(spec: JudgeSpec, state: JudgeState) -> Judgement:
 
 def _refuse_untestable(check: Check, margin: Margin) -> None:
     match check.metric:
-        case Metric.LATENCY:
+        case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
             if check.quantile is None or not 0 < check.quantile < 1:
                 raise ValueError(f"{check.name}: expected a quantile between 0 and 1, got {check.quantile}")
             if margin.kind is not MarginKind.RATIO:
@@ -166,10 +167,21 @@ def _refuse_untestable(check: Check, margin: Margin) -> None:
         case Metric.ERRORS:
             if check.quantile is not None:
                 raise ValueError(f"{check.name}: expected no quantile, got {check.quantile}")
+            if margin.kind is MarginKind.SCORE:
+                raise ValueError(f"{check.name}: expected points such as 0.5pp as margin, got {margin}")
+        case Metric.SCORE:
+            if check.score is None or check.quantile is not None:
+                raise ValueError(f"{check.name}: expected the name of a score and no quantile")
+            if margin.kind is not MarginKind.SCORE:
+                raise ValueError(f"{check.name}: expected a signed difference such as -0.01 as margin, got {margin}")
+            if evidence.lower_is_worse(check) is not (margin.value < 0):
+                raise ValueError(f"{check.name}: expected both margins to look the same way, got {margin}")
         case _:
             assert_never(check.metric)
     if margin.kind is MarginKind.POINTS and not 0 < margin.value <= _LARGEST_POINTS:
         raise ValueError(f"{check.name}: expected a margin of more than 0pp and at most 90pp, got {margin}")
+    if margin.kind is MarginKind.SCORE and not 0 < margin.room <= _LARGEST_SCORE:
+        raise ValueError(f"{check.name}: expected a margin between -0.9 and +0.9 that is not 0, got {margin}")
     if margin.kind is MarginKind.RATIO and not 1 < margin.value < math.inf:
         raise ValueError(f"{check.name}: expected a margin of more than 1x, got {margin}")
 
@@ -283,16 +295,13 @@ def _undisputed(spec: JudgeSpec, state: JudgeState, number: int) -> Verdict:
     if missing <= 0:
         sentence = sentences.passing(check, margin, stage.candidate, stage.stable, chance=spec.false_promotion)
         return _verdict(spec, state, number, Ruling.PASS, sentence)
-    growth = _growth(check, running) / max(stage.candidate.requests, 1)
-    answers_missing = 0
-    if check.quantile is not None:
-        answers_missing = max(0, reference.answers_needed(check.quantile) - state.reference.answers)
+    growth = _growth(check, running) / max(stage.candidate.sized(check), 1)
     sentence = sentences.undecided(
         check,
         margin,
         stage.candidate,
         stage.stable,
-        answers_missing=answers_missing,
+        answers_missing=max(0, reference.answers_needed(check) - state.reference.answers(check)),
         more=missing / growth if growth > 0 else None,
     )
     return _verdict(spec, state, number, Ruling.INCONCLUSIVE, sentence)
@@ -342,19 +351,15 @@ def _growth(check: Check, running: Mixture) -> float:
 
 def _verdict(spec: JudgeSpec, state: JudgeState, number: int, ruling: Ruling, sentence: str) -> Verdict:
     check, stage = spec.checks[number], state.stage
-    if check.quantile is None:
-        candidate, stable = stage.candidate.failed_share, stage.stable.failed_share
-    else:
-        candidate, stable = (arm.latency.quantile(check.quantile) for arm in (stage.candidate, stage.stable))
     low, high = bounds.interval(state.bounds[number], check)
     return Verdict(
         check=check.name,
         ruling=ruling,
         sentence=sentence,
-        candidate=candidate,
-        stable=stable,
-        candidate_n=stage.candidate.requests,
-        stable_n=stage.stable.requests,
+        candidate=stage.candidate.value(check),
+        stable=stage.stable.value(check),
+        candidate_n=stage.candidate.sized(check),
+        stable_n=stage.stable.sized(check),
         effect_low=low,
         effect_high=high,
         evidence_against=mixture.log_value(state.against[number], LASTING),

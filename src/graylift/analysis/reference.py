@@ -5,8 +5,8 @@ last GENERATION to twice GENERATION requests, in two generations of whole interv
 becomes the older one. It follows the day, its size does not grow, and it depends on whole intervals alone. Our
 choice; no paper.
 
-Small n: a tau-quantile is not used before there were 1 / (1 - tau) answers, at least FEWEST; the share of failures
-starts from a prior of PRIOR_REQUESTS requests. Cost: one histogram sum an interval.
+Small n: a tau-quantile is not used before there were 1 / (1 - tau) answers, at least FEWEST, and a mean score not
+before FEWEST; the share of failures starts from a prior of PRIOR_REQUESTS requests. Cost: a histogram sum an interval.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 
 from graylift.analysis.sample import NOTHING, Sample, added
 from graylift.domain.histogram import Histogram, merged
+from graylift.domain.spec import Check, Metric
 
 GENERATION = 5_000
 FEWEST = 10
 PRIOR_REQUESTS = 10.0
 PRIOR_FAILED = 0.1
+PRIOR_SCORE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +46,29 @@ class Reference:
         """A guess of the share of requests that stable fails, in (0, 1); measured, with a prior."""
         return (self.failed + PRIOR_FAILED) / (self.requests + PRIOR_REQUESTS)
 
-    @property
-    def answers(self) -> int:
-        """How many requests stable answered."""
-        return self.older.latency.count + self.newer.latency.count
+    def answers(self, check: Check) -> int:
+        """How many of stable's answers show what a check is about."""
+        return self.older.answers(check) + self.newer.answers(check)
 
-    @property
-    def latency(self) -> Histogram:
+    def times(self, metric: Metric) -> Histogram:
         """Of those answers; a sum, so ask once."""
-        return merged((self.older.latency, self.newer.latency))
+        return merged((self.older.times(metric), self.newer.times(metric)))
+
+    def mean_score(self, name: str | None) -> float:
+        """A guess of stable's mean score, in (0, 1); measured, with a prior."""
+        scores = (self.older.scored(name), self.newer.scored(name))
+        total = sum(found.mean * found.count for found in scores if found.mean is not None)
+        return (total + PRIOR_SCORE) / (sum(found.count for found in scores) + 2 * PRIOR_SCORE)
 
 
 UNKNOWN = Reference()
 
 
-def answers_needed(tau: float) -> int:
-    """How many answers it takes before one of them is expected beyond the tau-quantile."""
-    return max(FEWEST, math.ceil(1 / (1 - tau) - 1e-9))
+def answers_needed(check: Check) -> int:
+    """How many answers of stable's a check takes: of a tau-quantile, until one of them is expected beyond it."""
+    if check.metric is Metric.ERRORS:
+        return 0
+    return FEWEST if check.quantile is None else max(FEWEST, math.ceil(1 / (1 - check.quantile) - 1e-9))
 
 
 def learn(reference: Reference, interval: Sample) -> Reference:

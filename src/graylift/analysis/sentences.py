@@ -9,7 +9,7 @@ from graylift.analysis.reference import Reference
 from graylift.analysis.sample import Sample
 from graylift.analysis.sickness import Recent
 from graylift.domain.shadow import ShadowWindow
-from graylift.domain.spec import Check, Margin, ShadowCheck, ShadowJudge
+from graylift.domain.spec import Check, Margin, Metric, ShadowCheck, ShadowJudge
 
 
 def failing(
@@ -28,13 +28,13 @@ def failing(
     if check.quantile is not None and candidate.failed and failures_are_slow:
         slow = f"; its {_count(candidate.failed)} failed requests count as slower than any answer"
     found = f"{compared(check, candidate, stable)}; rollback limit {check.rollback_if_worse}"
-    return f"{found} {_sizes(candidate, stable)}{slow}; {bound}"
+    return f"{found} {_sizes(check, candidate, stable)}{slow}; {bound}"
 
 
 def passing(check: Check, margin: Margin, candidate: Sample, stable: Sample, *, chance: float) -> str:
     """Why a check is PASS."""
     return (
-        f"{compared(check, candidate, stable)}; shown to be within {margin} {_sizes(candidate, stable)}; "
+        f"{compared(check, candidate, stable)}; shown to be within {margin} {_sizes(check, candidate, stable)}; "
         f"chance of this for a candidate beyond it: under {_percent(chance)}"
     )
 
@@ -42,40 +42,84 @@ def passing(check: Check, margin: Margin, candidate: Sample, stable: Sample, *, 
 def undecided(
     check: Check, margin: Margin, candidate: Sample, stable: Sample, *, answers_missing: int, more: float | None
 ) -> str:
-    """What is missing. answers_missing: of stable before its quantile is known; more: candidate requests, if known."""
-    if not candidate.requests:
-        return f"{subject(check)}: no candidate requests yet"
-    if not stable.requests:
-        return f"{subject(check)}: no stable requests to compare with (candidate n={_count(candidate.requests)})"
+    """What is missing. answers_missing: of stable before its quantile or mean is known; more: of the candidate, if
+    known."""
+    what = noun(check)
+    if not candidate.sized(check):
+        return f"{subject(check)}: no candidate {what} yet{_cure(check, candidate, stable)}"
+    if not stable.sized(check):
+        return f"{subject(check)}: no stable {what} to compare with (candidate n={_count(candidate.sized(check))})"
     if answers_missing:
+        more_of = "answers" if check.metric is Metric.LATENCY else what
         return (
-            f"{subject(check)}: stable has not answered enough to know its own, {_count(answers_missing)} more answers "
-            f"needed {_sizes(candidate, stable)}"
+            f"{subject(check)}: stable has not answered enough to know its own, {_count(answers_missing)} more "
+            f"{more_of} needed {_sizes(check, candidate, stable)}"
         )
     missing = "" if more is None else f", about {_count(_rounded_up(more))} more needed"
     return (
         f"{compared(check, candidate, stable)}: not yet shown to be within {margin} "
-        f"(candidate n={_count(candidate.requests)}{missing}, stable n={_count(stable.requests)})"
+        f"(candidate n={_count(candidate.sized(check))}{missing}, stable n={_count(stable.sized(check))})"
     )
 
 
 def compared(check: Check, candidate: Sample, stable: Sample) -> str:
     """Both numbers."""
-    if check.quantile is None:
-        shares = (candidate.failed_share, stable.failed_share)
-        ours, theirs = ("none" if share is None else _share(share) for share in shares)
-        return f"errors {ours} against {theirs}"
-    ours_s, theirs_s = candidate.latency.quantile(check.quantile), stable.latency.quantile(check.quantile)
-    if ours_s is None or theirs_s is None:
-        known = "unknown, without an answer,"
-        ours, theirs = (known if value is None else duration(value) for value in (ours_s, theirs_s))
-        return f"{subject(check)} {ours} against stable's {theirs}".rstrip(",")
-    return f"{subject(check)} {duration(ours_s)} is {ours_s / theirs_s:.2f}x stable's {duration(theirs_s)}"
+    ours, theirs = candidate.value(check), stable.value(check)
+    match check.metric:
+        case Metric.ERRORS:
+            left, right = ("none" if share is None else _share(share) for share in (ours, theirs))
+            return f"errors {left} against {right}"
+        case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
+            if ours is None or theirs is None:
+                known = "unknown, without an answer,"
+                left, right = (known if value is None else duration(value) for value in (ours, theirs))
+                return f"{subject(check)} {left} against stable's {right}".rstrip(",")
+            return f"{subject(check)} {duration(ours)} is {ours / theirs:.2f}x stable's {duration(theirs)}"
+        case Metric.SCORE:
+            if ours is None or theirs is None:
+                left, right = ("unknown" if value is None else f"{value:.3f}" for value in (ours, theirs))
+                return f"mean {subject(check)} {left} against stable's {right}"
+            return f"mean {subject(check)} {ours:.3f} is {ours - theirs:+.3f} from stable's {theirs:.3f}"
+        case _:
+            assert_never(check.metric)
 
 
 def subject(check: Check) -> str:
-    """What the check is about: `errors`, `p99 latency`."""
-    return "errors" if check.quantile is None else f"p{check.quantile * 100:.10g} latency"
+    """What the check is about: `errors`, `p99 latency`, `p95 time to first token`, a score's own name."""
+    match check.metric:
+        case Metric.ERRORS | Metric.SCORE:
+            return check.name
+        case Metric.LATENCY:
+            what = "latency"
+        case Metric.TTFT:
+            what = "time to first token"
+        case Metric.TPOT:
+            what = "time per output token"
+        case _:
+            assert_never(check.metric)
+    return f"p{(check.quantile or 0.5) * 100:.10g} {what}"
+
+
+def noun(check: Check) -> str:
+    """What a check counts."""
+    match check.metric:
+        case Metric.ERRORS | Metric.LATENCY:
+            return "requests"
+        case Metric.TTFT | Metric.TPOT:
+            return "streams"
+        case Metric.SCORE:
+            return "scores"
+        case _:
+            assert_never(check.metric)
+
+
+def _cure(check: Check, candidate: Sample, stable: Sample) -> str:
+    """Requests, but nothing of what a check needs in either arm: that will not come by waiting."""
+    if not (candidate.requests and stable.requests) or stable.sized(check):
+        return ""
+    if check.metric is Metric.SCORE:
+        return f", nor any of stable's: post scores called `{check.name}`, or take it out of judge.metrics"
+    return ", nor any of stable's: clients that do not stream have none; judge `latency` instead"
 
 
 def failing_pairs(
@@ -195,8 +239,9 @@ def _percent(share: float) -> str:
     return f"{share * 100:g} %"
 
 
-def _sizes(candidate: Sample, stable: Sample) -> str:
-    return f"(candidate n={_count(candidate.requests)}, stable n={_count(stable.requests)})"
+def _sizes(check: Check, candidate: Sample, stable: Sample) -> str:
+    of = "" if noun(check) == "requests" else f" {noun(check)}"
+    return f"(candidate n={_count(candidate.sized(check))}{of}, stable n={_count(stable.sized(check))}{of})"
 
 
 def _count(number: int) -> str:

@@ -420,6 +420,15 @@ def plan(
     latency: Annotated[
         str, typer.Option("--latency", help="Quantiles of stable's latency; how far they lie apart is what counts.")
     ] = "p50=80ms,p99=260ms",
+    ttft: Annotated[
+        str, typer.Option("--ttft", help="Quantiles of stable's time to first token, if that is judged.")
+    ] = "p50=200ms,p95=600ms",
+    tpot: Annotated[
+        str, typer.Option("--tpot", help="Quantiles of stable's time per output token, if that is judged.")
+    ] = "p50=20ms,p95=30ms",
+    scores: Annotated[
+        str, typer.Option("--scores", help="Mean and spread of stable's scores, and the share of requests with one.")
+    ] = "mean=0.8,sd=0.2,of=10%",
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -430,7 +439,8 @@ def plan(
     with _explained():
         from graylift.cli import planning
 
-        planning.plan(file, rate, errors, latency, as_json=as_json)
+        traffic = planning.traffic_from(rate, errors, latency=latency, ttft=ttft, tpot=tpot, scores=scores)
+        planning.plan(file, traffic, as_json=as_json)
 
 
 @app.command(rich_help_panel=JUDGING)

@@ -18,7 +18,7 @@ import numpy as np
 
 from graylift.analysis import planner
 from graylift.analysis.planner import Passing, StagePlan
-from graylift.analysis.traffic import Traffic
+from graylift.analysis.traffic import Scores, Times, Traffic
 from graylift.cli.live import console
 from graylift.domain.spec import Check, Margin, MarginKind, Metric, ReleaseSpec, Stage
 from graylift.domain.weights import TOTAL, Weights, weights_from_percent
@@ -31,16 +31,17 @@ REASONABLE_S = 86_400.0
 _SEED = 20_261_124
 _RATE = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)/(s|m|h)")
 _QUANTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,4})?)=(\w+)")
+_SCORES = re.compile(r"mean=(0?\.\d{1,4}),sd=(0?\.\d{1,4}),of=(.+)")
 _WEIGHTS = tuple(weights_from_percent(Decimal(percent)) for percent in ("1", "2", "5", "10", "20", "50"))
 _LOOSER = {
     MarginKind.POINTS: (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2),
     MarginKind.RATIO: (1.1, 1.2, 1.25, 1.5, 2.0, 3.0, 5.0),
+    MarginKind.SCORE: (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3),
 }
 
 
-def plan(file: Path, rate: str, errors: str, latency: str, *, as_json: bool) -> None:
+def plan(file: Path, traffic: Traffic, *, as_json: bool) -> None:
     release = load_rules(file)
-    traffic = traffic_from(rate, errors, latency)
     stages = planner.plan(release.judge, release.stages, traffic, np.random.default_rng(_SEED))
     warnings = tuple(warning for stage in stages for warning in _warnings(release, stage, traffic))
     if as_json:
@@ -49,7 +50,7 @@ def plan(file: Path, rate: str, errors: str, latency: str, *, as_json: bool) -> 
         _show(release, stages, warnings, traffic)
 
 
-def traffic_from(rate: str, errors: str, latency: str) -> Traffic:
+def traffic_from(rate: str, errors: str, *, latency: str, ttft: str, tpot: str, scores: str) -> Traffic:
     """The options as a person writes them. CommandRefused with the cure for what is none."""
     per_second = _RATE.fullmatch(rate)
     if per_second is None or float(per_second[1]) == 0:
@@ -58,21 +59,46 @@ def traffic_from(rate: str, errors: str, latency: str) -> Traffic:
         share = share_from_text(errors)
     except ValueError as exc:
         raise CommandRefused(f"--errors {errors}: {exc}") from exc
+    return Traffic(
+        rate=float(per_second[1]) / {"s": 1, "m": 60, "h": 3600}[per_second[2]],
+        errors=share,
+        latency=_times("latency", latency),
+        ttft=_times("ttft", ttft),
+        tpot=_times("tpot", tpot),
+        scores=_scores(scores),
+    )
+
+
+def _times(name: str, text: str) -> Times:
     quantiles: list[tuple[float, float]] = []
-    for part in latency.split(","):
+    for part in text.split(","):
         found = _QUANTILE.fullmatch(part.strip())
         try:
             if found is None:
-                raise ValueError("write quantiles of stable's latency: p50=20ms,p99=200ms")
+                raise ValueError(f"write quantiles of stable's {name}: p50=20ms,p99=200ms")
             quantiles.append((float(found[1]) / 100, seconds_from_text(found[2])))
         except ValueError as exc:
-            raise CommandRefused(f"--latency {part.strip()}: {exc}") from exc
+            raise CommandRefused(f"--{name} {part.strip()}: {exc}") from exc
     rising = all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(quantiles))
     if not rising or quantiles[0][0] <= 0 or quantiles[0][1] <= 0:
-        raise CommandRefused(
-            f"--latency {latency}: expected quantiles and durations that rise, as in p50=20ms,p99=200ms"
-        )
-    return Traffic(float(per_second[1]) / {"s": 1, "m": 60, "h": 3600}[per_second[2]], share, tuple(quantiles))
+        raise CommandRefused(f"--{name} {text}: expected quantiles and durations that rise, as in p50=20ms,p99=200ms")
+    return Times(tuple(quantiles))
+
+
+def _scores(text: str) -> Scores:
+    try:
+        found = _SCORES.fullmatch(text)
+        if found is None:
+            raise ValueError("write what stable's scores are like, and of how many requests: mean=0.8,sd=0.2,of=10%")
+        scores = Scores(float(found[1]), float(found[2]), share_from_text(found[3]))
+        if not (scores.sd > 0 and scores.share > 0 and scores.sd**2 < scores.mean * (1 - scores.mean)):
+            raise ValueError(
+                "expected an sd above 0 that scores from 0 to 1 of that mean can have (below the root of "
+                "mean * (1 - mean)), and a share above 0%"
+            )
+    except ValueError as exc:
+        raise CommandRefused(f"--scores {text}: {exc}") from exc
+    return scores
 
 
 def _warnings(release: ReleaseSpec, found: StagePlan, traffic: Traffic) -> Iterator[str]:
@@ -95,8 +121,8 @@ def _looser(
     release: ReleaseSpec, check: Check, margin: Margin, weights: Weights, traffic: Traffic, rng: np.random.Generator
 ) -> Iterator[str]:
     for step in _LOOSER[margin.kind]:
-        looser = Margin(margin.kind, step)
-        if step > margin.value and _in_time(release, check, looser, weights, traffic, rng):
+        looser = Margin(margin.kind, -step if margin.value < 0 else step)
+        if looser.room > margin.room and _in_time(release, check, looser, weights, traffic, rng):
             yield f"loosen the stage's promoteIfWithin to {{{check.name}: {looser}}}"
             return
 
@@ -183,7 +209,9 @@ def _lines(found: StagePlan) -> Iterator[tuple[str, str]]:
     for one in found.catching:
         worse = f"+{one.worse}" if one.worse.kind is MarginKind.POINTS else str(one.worse)
         bad = "failed" if one.check == Metric.ERRORS.value else "slower than its limit"
-        price = f"after {_rounded(one.candidate_n):,} requests, {_rounded(one.bad):,} of them {bad}"
+        price = f"after {_rounded(one.candidate_n):,} requests"
+        if one.bad is not None:
+            price += f", {_rounded(one.bad):,} of them {bad}"
         yield f"  finds {one.check} {worse} or more, {price}", ""
     for name in found.missed:
         yield f"  finds nothing that is wrong with {name} alone in that time", ""

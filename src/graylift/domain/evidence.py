@@ -42,7 +42,8 @@ class RequestRecord:
     reason:      for a failure: what went wrong, in few words and of few kinds (`HTTP 500`, `connection reset`)
     ttfb_s, duration_s: from the first byte of the request to the first and to the last byte of the answer
     request_id: what scores of the answer and its shadow name it by, None if it has none
-    ttft_s:   from the first byte of the request to the first token of content; None for what is no stream of tokens
+    ttft_s:   from when the request went to the server to the first token of content; None for what is no stream of
+              tokens
     tpot_s:   of a stream, (last token - first token) / (output tokens - 1); None below two tokens
     input_tokens, output_tokens: None where nobody counted them
     tokens_estimated: were they counted from the pieces of the stream, for want of the server's own count?

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import assert_never
 
 from graylift.domain.engine import Precision, Profile, Runtime
 from graylift.domain.weights import TOTAL, Role, Weights
@@ -101,43 +102,66 @@ class MarginKind(Enum):
     """candidate / stable, as in 1.10x"""
     POINTS = "pp"
     """candidate - stable in percentage points, as in 0.5pp"""
+    SCORE = "score"
+    """candidate - stable of a score from 0 to 1, as in -0.01: the sign says which way is worse"""
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How much worse than stable. RATIO: value > 1 (1.10x is 1.10). POINTS: value > 0, as a share (0.5pp is 0.005)."""
+    """How much worse than stable. RATIO: value > 1 (1.10x is 1.10). POINTS: value > 0, as a share (0.5pp is 0.005).
+    SCORE: -1 < value < 1 and not 0; below 0 where a lower score is worse."""
 
     kind: MarginKind
     value: float
 
+    @property
+    def room(self) -> float:
+        """Of two margins of one check, the one with more room is the looser."""
+        return abs(self.value)
+
     def __str__(self) -> str:
-        if self.kind is MarginKind.RATIO:
-            return f"{self.value:.2f}x" if round(self.value, 2) == self.value else f"{self.value:g}x"
-        return f"{self.value * 100:g}pp"
+        match self.kind:
+            case MarginKind.RATIO:
+                return f"{self.value:.2f}x" if round(self.value, 2) == self.value else f"{self.value:g}x"
+            case MarginKind.POINTS:
+                return f"{self.value * 100:g}pp"
+            case MarginKind.SCORE:
+                return f"{self.value:+g}"
+            case _:
+                assert_never(self.kind)
 
 
 class Metric(Enum):
-    """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it."""
+    """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it.
+    TTFT, TPOT: of streamed answers, seconds to the first token and for each token after it.
+    SCORE: how good the answers were, from 0 to 1, by a measure of the user's."""
 
     ERRORS = "errors"
     LATENCY = "latency"
+    TTFT = "ttft"
+    TPOT = "tpot"
+    SCORE = "score"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One rule on traffic, with its two margins; between them neither FAIL nor PASS is claimed.
 
-    quantile: for LATENCY, in (0, 1); None for ERRORS
+    quantile: in (0, 1) for LATENCY, TTFT and TPOT; None for the others
+    score:    the measure's name, for SCORE; None for the others
     """
 
     metric: Metric
     quantile: float | None
     rollback_if_worse: Margin
     promote_if_within: Margin
+    score: str | None = None
 
     @property
     def name(self) -> str:
-        """How people call it, unique in a release: `errors`, `latency p99`, `latency p99.9`."""
+        """How people call it, unique in a release: `errors`, `latency p99`, `ttft p99.9`, a score's own name."""
+        if self.score is not None:
+            return self.score
         if self.quantile is None:
             return self.metric.value
         return f"{self.metric.value} p{self.quantile * 100:.10g}"

@@ -1,7 +1,7 @@
 """Envoy's access log: the format it is told to write, and its lines as records.
 
 Called by `bootstrap.py` (the formats) and by `gateway/`, which tails the log. Of what a client sent only the size
-enters a line: no header, no path, no body.
+enters a line, and the id that it may have given its request: no other header, no path, no body.
 
 The outcome of a request belongs to the arm it was *assigned* to (the route's cluster says which), whoever answered:
 OK only if that arm's first attempt gave a complete answer below 400. A 4xx of a model counts as its failure: both
@@ -16,6 +16,7 @@ import orjson
 
 from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord
 from graylift.domain.shadow import BrokenShadow
+from graylift.envoy.llm import NAMESPACE
 from graylift.envoy.names import CANNOT_COMPUTE, arm_from_name
 
 REQUEST_FORMAT = {
@@ -33,9 +34,13 @@ REQUEST_FORMAT = {
     "duration_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
     "rx": "%BYTES_RECEIVED%",
     "tx": "%BYTES_SENT%",
+    "request_id": "%REQ(X-REQUEST-ID):100%",
+    "answered_us": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
+    "llm": f"%DYNAMIC_METADATA({NAMESPACE})%",
 }
 """One line a request, written at its end. `server` is the revision asked last; `waited_us` passed between the last byte
-of the request and the beginning of the last attempt."""
+of the request and the beginning of the last attempt, and `answered_us` from there to the first byte of its answer.
+`llm` is what `llm.lua` saw of the request and of its answer, None where it was not attached."""
 
 ATTEMPT_FORMAT = {
     "attempt_end": "%EMIT_TIME(%s.%6f)%",
@@ -59,6 +64,9 @@ Record: TypeAlias = RequestRecord | AttemptRecord | BrokenShadow
 
 REFUSED, RESET, TIMEOUT = "connection refused", "connection reset", "timeout"
 NO_SERVER, OVERLOAD = "no healthy server", "overload"
+SILENT = "silent for too long"
+ERROR_INSIDE = "error inside HTTP 200"
+TRUNCATED, NO_FINISH, NO_DONE = "truncated stream", "no finish reason", "no [DONE]"
 
 # Envoy's response flags, in the order in which they explain a failure.
 _REASONS = {
@@ -104,6 +112,7 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
     role, revision_id = arm_from_name(fields["cluster"])
     server, attempts, status = fields["server"], int(fields["attempts"]), int(fields["status"])
     by_upstream = fields["details"] == "via_upstream"
+    llm: dict[str, Any] = fields["llm"] or {}
     outcome, reason = Outcome.OK, None
     if attempts > 1:
         # The first attempt failed. Why, its own line says, unless its time was up, which has no line.
@@ -114,8 +123,12 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
         reason = TIMEOUT if is_late else None
     elif server is not None and server != revision_id:
         outcome, reason = Outcome.FAILED, NO_SERVER
-    elif not by_upstream or status >= 400:
+    elif llm.get("error"):
+        outcome, reason = Outcome.FAILED, ERROR_INSIDE
+    elif (not by_upstream or status >= 400) and not _is_complete(llm):
         outcome, reason = _unanswered(status, fields["flags"], fields["details"], by_upstream)
+    elif llm.get("followed") and not _is_complete(llm):
+        outcome, reason = Outcome.FAILED, _what_is_missing(llm)
     ended_s = _epoch_s(fields["end"])
     ttfb_us, duration_us = fields["ttfb_us"], fields["duration_us"]
     return RequestRecord(
@@ -135,7 +148,40 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
         duration_s=max(0.0, ended_s - _epoch_s(fields["start"])) if duration_us is None else _duration_s(duration_us),
         request_bytes=int(fields["rx"]),
         response_bytes=int(fields["tx"]),
+        request_id=fields["request_id"],
+        **_tokens(llm, fields["answered_us"]),
     )
+
+
+def _is_complete(llm: dict[str, Any]) -> bool:
+    """Was it a stream of tokens that came to its end? Some clients leave as soon as they have seen that."""
+    return "done" in llm and "finish" in llm
+
+
+def _what_is_missing(llm: dict[str, Any]) -> str:
+    if "done" in llm:
+        return NO_FINISH
+    return NO_DONE if "finish" in llm else TRUNCATED
+
+
+def _tokens(llm: dict[str, Any], answered_us: int | None) -> dict[str, Any]:
+    """What is known of the tokens of an answer, as fields of its record."""
+    into, out, finish = llm.get("input_tokens"), llm.get("output_tokens"), llm.get("finish")
+    first_us, last_us = llm.get("first_us"), llm.get("last_us")
+    ttft_s = tpot_s = None
+    if first_us is not None and last_us is not None and answered_us is not None:
+        # The filter's times begin with the answer.
+        ttft_s = _duration_s(answered_us + first_us)
+        if out is not None and out > 1:
+            tpot_s = _duration_s(last_us - first_us) / (out - 1)
+    return {
+        "ttft_s": ttft_s,
+        "tpot_s": tpot_s,
+        "input_tokens": None if into is None else int(into),
+        "output_tokens": None if out is None else int(out),
+        "tokens_estimated": bool(llm.get("estimated", False)),
+        "finish": None if finish is None else _text(finish),
+    }
 
 
 def _unanswered(status: int, flags: str, details: str | None, by_upstream: bool) -> tuple[Outcome, str | None]:
@@ -175,6 +221,8 @@ def _broken_shadow(fields: dict[str, Any]) -> BrokenShadow | None:
 
 def _reason(flags: str, details: str | None) -> str | None:
     present = flags.split(",")
+    if details is not None and "per_try_idle_timeout" in details:
+        return SILENT
     reason = next((_REASONS[flag] for flag in _REASONS if flag in present), None)
     # A connection that got no answer in time fails with the same flag; of an attempt Envoy then says no more at all.
     return TIMEOUT if reason is REFUSED and (details is None or "timeout" in details) else reason

@@ -9,6 +9,7 @@ import json
 
 from graylift.envoy import shadow
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
+from graylift.envoy.llm import llm_filter
 from graylift.envoy.names import CANNOT_COMPUTE, ROUTES, TYPE, Json
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -87,6 +88,7 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                     "max_request_bytes": MAX_BODY_BYTES,
                 },
             ),
+            llm_filter(),
             shadow.copying(),
             _typed(
                 "router",

@@ -14,8 +14,12 @@ from graylift.domain.routing import RoutingTable, ServiceRoutes
 from graylift.domain.spec import LabelRule, ServingProtocol
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
+from graylift.envoy.llm import KEY_HEADER, attached
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
 from graylift.envoy.shadow import shadowed
+
+LONGEST_ANSWER_S = 3600.0
+"""Of a stream of tokens: one that never ends is a failure too."""
 
 
 def routes_of(table: RoutingTable) -> Json:
@@ -26,8 +30,8 @@ def routes_of(table: RoutingTable) -> Json:
         "validate_clusters": True,
         # Envoy passes over a file that differs in its version alone; with this no two tables have equal routes.
         "metadata": {"filter_metadata": {"graylift": {"table": str(table.version)}}},
-        # Only the gateway may say who answered.
-        "request_headers_to_remove": [REVISION_HEADER],
+        # Only the gateway may say who answered, and what keeps a conversation together is its own business.
+        "request_headers_to_remove": [REVISION_HEADER, KEY_HEADER],
         "response_headers_to_remove": ["server"],
         "response_headers_to_add": [set_header(REVISION_HEADER, "%UPSTREAM_METADATA(graylift:revision)%")],
         "virtual_hosts": [
@@ -133,7 +137,16 @@ def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | 
         "match": match,
         "metadata": {"filter_metadata": {"graylift": metadata}},
         "route": {**target, **sent, **_time(service)},
+        **_filters(service),
     }
+
+
+def _filters(service: ServiceRoutes) -> Json:
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            return {}
+        case ServingProtocol.OPENAI:
+            return {"typed_per_filter_config": attached()}
 
 
 def _time(service: ServiceRoutes) -> Json:
@@ -144,7 +157,7 @@ def _time(service: ServiceRoutes) -> Json:
             return {"timeout": seconds(service.timeout_s), "idle_timeout": seconds(service.timeout_s + 5)}
         case ServingProtocol.OPENAI:
             # Two servers may be silent for their whole time, one after the other.
-            return {"timeout": "0s", "idle_timeout": seconds(2 * service.timeout_s + 5)}
+            return {"timeout": seconds(LONGEST_ANSWER_S), "idle_timeout": seconds(2 * service.timeout_s + 5)}
 
 
 def _own_answers(table: RoutingTable) -> Iterator[Json]:
