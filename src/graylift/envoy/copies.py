@@ -57,12 +57,13 @@ def copy_from(path: str, headers: Mapping[str, str], body: bytes) -> Asked | Ans
         if path != ANSWERED:
             raise ValueError(f"path {path}")
         elapsed_us = int(headers["ended"]) - int(headers["began"])
+        if elapsed_us < 0:
+            raise ValueError(f"{elapsed_us} us is no duration")
         answer = Answer(
             status=int(headers["status"]),
             headers=tuple((name, headers[OF_ANSWER + name]) for name in HEADERS if OF_ANSWER + name in headers),
             body=None if "too-long" in headers else body,
-            # Envoy's clock is the wall's, which may step back.
-            elapsed_s=max(0, elapsed_us) / 1e6,
+            elapsed_s=elapsed_us / 1e6,
         )
         return Answered(request_id, shadowed, Role(headers["arm"]), answer)
     except (KeyError, TypeError, ValueError) as exc:

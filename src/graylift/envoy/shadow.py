@@ -17,97 +17,42 @@ Called by `bootstrap.py` and `routes.py`; the other side of the wire is `copies.
 
 from __future__ import annotations
 
+import pkgutil
+
 from graylift.domain.routing import ServiceRoutes
 from graylift.domain.shadow import Shadowed
 from graylift.domain.spec import KeepExamples, ServingProtocol, ShadowSpec
 from graylift.domain.weights import TOTAL
 from graylift.envoy.access_log import SHADOW_FORMAT
-from graylift.envoy.copies import ANSWERED, ASKED, HEADERS, OF_ANSWER, about_from
+from graylift.envoy.copies import about_from
 from graylift.envoy.names import OWN, TYPE, Json, attempt_limit_s, set_header
 
 IN_FLIGHT = 16
 """Requests that candidates answer at once for the shadow; one more is not asked. A shadow yields first."""
 COPIES_IN_FLIGHT = 256
 MAX_COPY_BYTES = 1024 * 1024
-"""An answer beyond this is not copied; nor compared."""
+"""An answer beyond this is not copied, nor compared; `shadow.lua` says so too."""
 
 MARK = "x-graylift-shadow"
 """Its value is 1 in every request that a candidate answers for the shadow alone: a server may use it to do nothing
 that lasts."""
 
 LISTENER = "shadow"
-FILTER = f"{OWN}shadow"
+FILTER = "shadow"
 _MIRROR = f"{OWN}mirror"
 _AGENT = f"{OWN}agent"
 _TO, _ABOUT, _LIMIT, _TEXT = (f"{MARK}-{what}" for what in ("to", "about", "limit-ms", "text"))
 _LUA = f"{TYPE}.extensions.filters.http.lua.v3"
 
-# `about` comes as the route's metadata where stable answers, in a header where the candidate does.
-_SOURCE = f"""
-local function text_of(handle)
-  local parts, size = {{}}, 0
-  for chunk in handle:bodyChunks() do
-    local length = chunk:length()
-    size = size + length
-    if size <= {MAX_COPY_BYTES} then parts[#parts + 1] = chunk:getBytes(0, length) end
-  end
-  if size > {MAX_COPY_BYTES} then return nil end
-  return table.concat(parts)
-end
-
-local function send(handle, path, headers, body)
-  headers[":method"], headers[":path"], headers[":authority"] = "POST", path, "agent"
-  handle:httpCall("{_AGENT}", headers, body or "", 5000, true)
-end
-
-local function now(handle)
-  return handle:timestampString(EnvoyTimestampResolution.MICROSECOND)
-end
-
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local id, about, arm = headers:get("x-request-id"), handle:metadata():get("about"), "stable"
-  if about == nil then about, arm = headers:get("{_ABOUT}"), "candidate" end
-  if id == nil or about == nil then return end
-  local text = ""
-  if arm == "candidate" then
-    headers:replace("x-envoy-upstream-rq-timeout-ms", headers:get("{_LIMIT}"))
-    if headers:get("{_TEXT}") ~= nil then text = text_of(handle) or "" end
-    send(handle, "{ASKED}", {{["x-request-id"] = id, ["about"] = about}}, text)
-  end
-  local noted = handle:streamInfo():dynamicMetadata()
-  noted:set("{FILTER}", "id", id)
-  noted:set("{FILTER}", "about", about)
-  noted:set("{FILTER}", "arm", arm)
-  noted:set("{FILTER}", "began", now(handle))
-end
-
-function envoy_on_response(handle)
-  local noted = handle:streamInfo():dynamicMetadata():get("{FILTER}")
-  if noted == nil then return end
-  local answer = handle:headers()
-  local headers = {{
-    ["x-request-id"] = noted["id"], ["about"] = noted["about"], ["arm"] = noted["arm"], ["began"] = noted["began"],
-    ["status"] = answer:get(":status"),
-  }}
-  for _, name in ipairs({{{", ".join(f'"{name}"' for name in HEADERS)}}}) do
-    local value = answer:get(name)
-    if value ~= nil then headers["{OF_ANSWER}" .. name] = value end
-  end
-  local body = text_of(handle)
-  headers["ended"] = now(handle)
-  if body == nil then headers["too-long"] = "1" end
-  send(handle, "{ANSWERED}", headers, body)
-end
-"""
-
 
 def copying() -> Json:
-    """The filter of both listeners. It is nothing to a request whose route does not switch it on."""
+    """The filter of both listeners. It does nothing where no route attaches it."""
+    source = pkgutil.get_data("graylift.envoy", "shadow.lua")
+    assert source is not None
     return {
         "name": FILTER,
         "disabled": True,
-        "typed_config": {"@type": f"{_LUA}.Lua", "source_codes": {"copy": {"inline_string": _SOURCE}}},
+        "typed_config": {"@type": f"{_LUA}.Lua", "source_codes": {FILTER: {"inline_string": source.decode()}}},
     }
 
 
@@ -216,9 +161,8 @@ def shadowed(service: ServiceRoutes, route: Json) -> Json | None:
     return {
         **route,
         "match": {**route["match"], **_drawn(service.shadow.requests, route["match"].get("headers", []))},
-        "metadata": {"filter_metadata": {**route["metadata"]["filter_metadata"], FILTER: {"about": about}}},
         "route": {**route["route"], "request_mirror_policies": [mirror]},
-        "typed_per_filter_config": {**route.get("typed_per_filter_config", {}), **_copied()},
+        "typed_per_filter_config": {**route.get("typed_per_filter_config", {}), **_copied(about)},
     }
 
 
@@ -246,8 +190,11 @@ def _limit_s(service: ServiceRoutes) -> float:
             return 10 * service.timeout_s
 
 
-def _copied() -> Json:
-    return {FILTER: {"@type": f"{_LUA}.LuaPerRoute", "name": "copy"}}
+def _copied(about: str | None = None) -> Json:
+    """Attaches the filter. about: None where each request says it by itself."""
+    context = {} if about is None else {"filter_context": {"about": about}}
+    config = {"@type": f"{_LUA}.LuaPerRoute", "name": FILTER, **context}
+    return {FILTER: {"@type": f"{TYPE}.config.route.v3.FilterConfig", "config": config}}
 
 
 def _cluster(name: str, address: Json, in_flight: int) -> Json:
