@@ -126,7 +126,11 @@ class LanguageModel:
             return _json({"error": {"message": "I will not say", "type": "server_error", "code": 1}})
         message: dict[str, Any] = {"role": "assistant", "content": _text(manner)}
         if "tools" in asked:
-            call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at":"\\"usage\\""}'}}
+            call = {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "look", "arguments": '{"at":"\\"usage\\""}'},
+            }
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         elif asked.get("response_format"):
             message["content"] = '{"usage":{"prompt_tokens":999},"finish_reason":"never"}'
@@ -210,7 +214,9 @@ class LanguageModel:
 
 def _word(number: int) -> str:
     # With everything that could be taken for something else.
-    return [f" w{number}", ' "usage":null,', "\n\n", " data: [DONE]", ' "finish_reason":"x"', ' {"error":{', "é"][number % 7]
+    return [f" w{number}", ' "usage":null,', "\n\n", " data: [DONE]", ' "finish_reason":"x"', ' {"error":{', "é"][
+        number % 7
+    ]
 
 
 def _tool_call(word: str) -> dict[str, Any]:
@@ -234,6 +240,4 @@ def _usage(manner: Manner) -> dict[str, Any]:
 
 
 def _json(document: Any, status: int = 200) -> web.Response:
-    return web.Response(
-        body=json.dumps(document).encode(), status=status, headers={"content-type": "application/json"}
-    )
+    return web.Response(body=json.dumps(document).encode(), status=status, headers={"content-type": "application/json"})

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
-from envoy_lab import Gateway, openai_routes, table, until
+from envoy_lab import Gateway, openai_routes, table
 from openai_lab import LanguageModel, Manner
 
 from graylift.domain.evidence import Outcome, RequestRecord
 from graylift.domain.routing import RoutingTable
-from graylift.domain.weights import Role
 
 pytestmark = pytest.mark.real
 Start: TypeAlias = Callable[[RoutingTable], Awaitable[Gateway]]
 
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Say \"usage\": {} and }"}]}
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 'Say "usage": {} and }'}]}
 STREAM = {**CHAT, "stream": True}
 
 

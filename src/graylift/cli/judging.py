@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,9 @@ def _rules(file: Path | None, seen: set[Weights]) -> tuple[JudgeSpec, dict[Weigh
     spec = DEFAULT
     if file is not None:
         release = load_rules(file)
-        spec, named = release.judge, {stage.weights: stage for stage in release.stages}
+        # What was recorded are requests of either revision, never pairs of answers.
+        spec = replace(release.judge, shadow=None)
+        named = {stage.weights: stage for stage in release.stages if stage.shadow is None}
     usual = {
         weights: Stage(weights, 0.0, promote_if_within=tuple(effective_margins(weights, spec.checks, ())))
         for weights in seen

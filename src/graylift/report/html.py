@@ -37,7 +37,7 @@ def plots_from(facts: Facts) -> tuple[Plot, ...]:
     if not facts.stages:
         return ()
     from_s = min([facts.stages[0].entered_s, *(point.start_s for point in facts.stable.series[:1])])
-    marks = tuple(Mark(stage.entered_s, "stage", str(stage.stage.weights)) for stage in facts.stages)
+    marks = tuple(Mark(stage.entered_s, "stage", str(stage.stage)) for stage in facts.stages)
     fine = {arm.role: arm.series for arm in facts.arms}
     borders = [stage.entered_s for stage in facts.stages]
     thick = {arm.role: thickened(arm.series, borders) for arm in facts.arms}

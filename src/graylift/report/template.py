@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from graylift.domain.spec import Metric
-from graylift.report import words
+from graylift.domain.spec import Metric, ShadowCheck
+from graylift.report import shadow, words
 from graylift.report.facts import Facts
 
-_WORDS: dict[str, Callable[..., str]] = {
+_WORDS: dict[str, Callable[..., object]] = {
     "utc": words.utc,
     "span": words.span,
     "latency": words.latency,
@@ -19,6 +19,7 @@ _WORDS: dict[str, Callable[..., str]] = {
     "measured": words.measured,
     "effect": words.effect,
     "tally": words.tally,
+    "shadow": shadow.lines_from,
 }
 
 
@@ -39,4 +40,9 @@ def template(name: str, *, autoescape: bool, finalize: Callable[[object], object
 
 def metrics_of(facts: Facts) -> dict[str, Metric]:
     """The metric of each check, by the check's name."""
-    return {check.name: check.metric for check in facts.release.spec.judge.checks}
+    of_pairs = {
+        ShadowCheck.ERRORS.value: Metric.ERRORS,
+        ShadowCheck.LATENCY.value: Metric.LATENCY,
+        ShadowCheck.AGREEMENT.value: Metric.ERRORS,  # a share of pairs, too
+    }
+    return {check.name: check.metric for check in facts.release.spec.judge.checks} | of_pairs
