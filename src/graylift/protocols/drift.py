@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from typing import assert_never
+from collections.abc import Callable
+from itertools import takewhile
+from typing import TypeVar, assert_never
 
 import numpy as np
 import orjson
@@ -29,6 +31,8 @@ from graylift.protocols.asking import outputs_from_body
 from graylift.protocols.closeness import Closeness, closeness
 from graylift.protocols.completions import EVENTS, Choice, Completion, completion_from
 from graylift.protocols.datatypes import Tensor
+
+T = TypeVar("T")
 
 TRUNCATED = "truncated stream"
 _MOST_BYTES = 8 * 1024 * 1024
@@ -54,23 +58,37 @@ def failure_of(protocol: ServingProtocol, answer: Answer) -> str | None:
 
 
 def compare(protocol: ServingProtocol, stable: Answer, candidate: Answer, tolerance: Tolerance) -> Comparison | None:
-    """None if one of them cannot be read, so that nothing can be said."""
+    """None where nothing can be said: stable's answer cannot be read, or one of them was too long to be copied."""
     theirs, ours = _plain_body(stable), _plain_body(candidate)
     if theirs is None or ours is None:
         return None
     if theirs == ours:
         return Comparison(0.0, None)
+    match protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            return _compared(_outputs, _of_outputs, (stable, theirs), (candidate, ours), tolerance)
+        case ServingProtocol.OPENAI:
+            return _compared(_completion, _of_completions, (stable, theirs), (candidate, ours), tolerance)
+        case _:
+            assert_never(protocol)
+
+
+def _compared(
+    read: Callable[[Answer, bytes], T],
+    of: Callable[[T, T, Tolerance], Comparison],
+    stable: tuple[Answer, bytes],
+    candidate: tuple[Answer, bytes],
+    tolerance: Tolerance,
+) -> Comparison | None:
     try:
-        match protocol:
-            case ServingProtocol.OPEN_INFERENCE:
-                return _of_outputs(_outputs(stable, theirs), _outputs(candidate, ours), tolerance)
-            case ServingProtocol.OPENAI:
-                said = completion_from(theirs, _content_type(stable))
-                return _of_completions(said, completion_from(ours, _content_type(candidate)), tolerance)
-            case _:
-                assert_never(protocol)
+        theirs = read(*stable)
     except ProtocolError:
         return None
+    try:
+        ours = read(*candidate)
+    except ProtocolError:
+        return Comparison(1.0, "unreadable answer")
+    return of(theirs, ours, tolerance)
 
 
 def told(protocol: ServingProtocol, answer: Answer) -> str:
@@ -84,7 +102,7 @@ def told(protocol: ServingProtocol, answer: Answer) -> str:
                 outputs = _outputs(answer, body)
                 text = "\n".join(f"{name}: {_told_tensor(tensor)}" for name, tensor in outputs.items())
             case ServingProtocol.OPENAI:
-                text = "\n".join(map(_told_choice, completion_from(body, _content_type(answer)).choices))
+                text = "\n".join(map(_told_choice, _completion(answer, body).choices))
             case _:
                 assert_never(protocol)
     except ProtocolError:
@@ -136,6 +154,10 @@ def _told_tensor(tensor: Tensor) -> str:
 # ---- texts
 
 
+def _completion(answer: Answer, body: bytes) -> Completion:
+    return completion_from(body, _content_type(answer))
+
+
 def _of_completions(theirs: Completion, ours: Completion, tolerance: Tolerance) -> Comparison:
     if theirs.vectors or ours.vectors:
         return _of_outputs({"embedding": np.array(theirs.vectors)}, {"embedding": np.array(ours.vectors)}, tolerance)
@@ -164,10 +186,9 @@ def _of_choices(reference: Choice, given: Choice, tolerance: Tolerance) -> Compa
     # Without any tolerance, the same words in another order are other words.
     if theirs == ours or 0 < tolerance.max_text_drift >= drift:
         return Comparison(drift, None, ratio)
-    first = next(
-        (at for at, (t, o) in enumerate(zip(theirs, ours, strict=False)) if t != o), min(len(theirs), len(ours))
-    )
-    return Comparison(drift, "words", ratio, f"the first other word is number {first + 1} of {len(theirs):,}")
+    # Where one is how the other begins, the first word beyond it is the first other one.
+    same = sum(1 for _ in takewhile(lambda words: words[0] == words[1], zip(theirs, ours, strict=False)))
+    return Comparison(drift, "words", ratio, f"the first other word is number {same + 1:,} of {len(theirs):,}")
 
 
 def _of_tool_calls(reference: Choice, given: Choice) -> str | None:
