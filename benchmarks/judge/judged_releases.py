@@ -13,7 +13,7 @@ import numpy as np
 from judged_traffic import Arm, window
 from numpy.typing import NDArray
 
-from graylift.analysis import betting, conditional, judge
+from graylift.analysis import betting, conditional, judge, scoring
 from graylift.analysis.betting import Side
 from graylift.analysis.mixture import LASTING, ONE_STAGE, Grid, Starts, late_share
 from graylift.domain.judgement import Judgement
@@ -164,6 +164,55 @@ def follow(running: list[Many], interval: Interval, guess: Guess, margin: float,
     for many, (x_c, x_p) in zip(running[1:], interval.events[1:], strict=True):
         many.follow(conditional.log_e(interval.n_c, interval.n_p, x_c, x_p, grids[1].effects), compared)
     guess.learn(interval)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """Releases whose candidate's mean score is worse than stable's by exactly the margin, at every moment of the day.
+
+    scores: per interval on average, both arms; intervals: per stage. Half to two thirds of stable's are the best there
+    is, the others anywhere; some of the candidate's are the worst instead.
+    """
+
+    releases: int
+    intervals: int = 100
+    scores: float = 40.0
+    margin: float = 0.02
+
+
+def score_intervals(plan: ScorePlan, rng: np.random.Generator):
+    """(stage number, whether it begins, the candidate's and stable's scores at each knot, more is worse), in order."""
+    phase = rng.uniform(0, 2 * math.pi, plan.releases)
+    anywhere = np.full(len(scoring.KNOTS), 1 / len(scoring.KNOTS))
+    for t in range(plan.intervals * len(STAGES)):
+        stage, inside = divmod(t, plan.intervals)
+        right = (0.58 + 0.08 * np.sin(2 * math.pi * t / (plan.intervals * len(STAGES)) + phase))[:, None]
+        law = right * (scoring.KNOTS == 0) + (1 - right) * anywhere
+        part = plan.margin / (1 - law @ scoring.KNOTS)[:, None]
+        n = rng.poisson(plan.scores, plan.releases)
+        n_c = rng.binomial(n, STAGES[stage])
+        candidate = rng.multinomial(n_c, law * (1 - part) + part * (scoring.KNOTS == 1))
+        yield stage, inside == 0, candidate.astype(float), rng.multinomial(n - n_c, law).astype(float)
+
+
+def false_verdicts_on_scores(plan: ScorePlan, rng: np.random.Generator, side: Side, bound: float) -> NDArray[np.int64]:
+    """How many releases are ever FAIL (one number), or ever PASS (one for each stage)."""
+    grid, starts = (scoring.WORSE, LASTING) if side is Side.WORSE else (scoring.WITHIN, ONE_STAGE)
+    running = Many(plan.releases, grid, starts)
+    found = np.zeros((len(STAGES), plan.releases), dtype=bool)
+    total, count = np.full(plan.releases, 0.5), np.ones(plan.releases)
+    for stage, begins, candidate, stable in score_intervals(plan, rng):
+        if begins and stage and side is Side.WORSE:
+            running.stage_begins()
+        elif begins:
+            running = Many(plan.releases, grid, starts)
+        log_e = scoring.log_e(
+            candidate, stable, side=side, guess=total / count, delta=plan.margin, effects=grid.effects
+        )
+        running.follow(log_e, (candidate.sum(axis=1) > 0) & (stable.sum(axis=1) > 0))
+        total, count = total * 0.98 + stable @ scoring.KNOTS, count * 0.98 + stable.sum(axis=1)
+        found[stage] |= running.log_value() >= -math.log(bound)
+    return found.any(axis=0).sum(keepdims=True) if side is Side.WORSE else found.sum(axis=1)
 
 
 @dataclass(frozen=True, slots=True)

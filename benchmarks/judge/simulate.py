@@ -10,15 +10,29 @@ import argparse
 from dataclasses import replace
 
 import numpy as np
-from judged_releases import STAGES, Course, Plan, false_promotions, false_rollbacks, judged, shown
-from judged_traffic import USUAL, Arm, errors, latency, points
+from judged_releases import (
+    STAGES,
+    Course,
+    Plan,
+    ScorePlan,
+    false_promotions,
+    false_rollbacks,
+    false_verdicts_on_scores,
+    judged,
+    shown,
+)
+from judged_traffic import USUAL, Arm, errors, latency, points, score
 
+from graylift.analysis.betting import Side
 from graylift.domain.spec import JudgeSpec
-from graylift.spec.defaults import CHECKS
+from graylift.spec.defaults import CHECKS, STREAM_CHECKS
 
 BATCH = 1_000
 BOUNDS = (0.01, 0.05)
 HEALTHY = Arm(errors=0.005)
+STREAMING = Arm(errors=0.005, streams=True, score=0.8)
+STREAMS = JudgeSpec((*STREAM_CHECKS, score("helpful", -0.01, -0.02)))
+"""Beside the defaults, a score that a fifth of the answers get."""
 RAMP = tuple((share, 60) for share in STAGES)
 
 
@@ -36,6 +50,25 @@ def boundary(releases: int) -> None:
     for share, row in zip(STAGES, np.asarray(passes), strict=True):
         for name, events in zip(("errors", "p50", "p99"), row, strict=True):
             print(f"false promotion at {share:.0%}, {name}, bound 5%: {shown(int(events), len(batches) * BATCH)}")
+
+
+def boundary_of_scores(releases: int) -> None:
+    batches = range(max(1, releases // BATCH))
+    for name, plan in (("40 scores an interval", ScorePlan(BATCH)), ("2", ScorePlan(BATCH, scores=2.0, margin=0.05))):
+        for bound in BOUNDS:
+            seen = sum(
+                false_verdicts_on_scores(plan, np.random.default_rng(seed), Side.WORSE, bound) for seed in batches
+            )
+            (failed,) = np.asarray(seen).tolist()
+            trials = len(batches) * BATCH
+            print(
+                f"false rollback, a score at its margin, {name}, bound {bound:.0%}: {shown(failed, trials)}", flush=True
+            )
+    seen = sum(
+        false_verdicts_on_scores(ScorePlan(BATCH), np.random.default_rng(seed), Side.WITHIN, 0.05) for seed in batches
+    )
+    for share, events in zip(STAGES, np.asarray(seen).tolist(), strict=True):
+        print(f"false promotion at {share:.0%}, a score, bound 5%: {shown(events, len(batches) * BATCH)}", flush=True)
 
 
 def close(releases: int) -> None:
@@ -75,10 +108,15 @@ def detection(releases: int) -> None:
         "p99 x2": Arm(errors=0.005, tail_slower=2.0),
         "all latency x1.5": Arm(errors=0.005, slower=1.5),
         "all latency x2": Arm(errors=0.005, slower=2.0),
+        "ttft x1.5": replace(STREAMING, first=1.5),
+        "tpot x2": replace(STREAMING, pace=2.0),
+        "score -0.05": replace(STREAMING, score=0.75),
+        "score -0.1": replace(STREAMING, score=0.7),
     }
     for name, arm in rows.items():
-        course = Course(arm, HEALTHY, rate=100, stages=((0.05, 600),), earlier=20)
-        verdicts = [judged(USUAL, course, np.random.default_rng(seed)) for seed in range(releases)]
+        spec, stable = (STREAMS, STREAMING) if arm.streams else (USUAL, HEALTHY)
+        course = Course(arm, stable, rate=100, stages=((0.05, 600),), earlier=20)
+        verdicts = [judged(spec, course, np.random.default_rng(seed)) for seed in range(releases)]
         found = sorted(verdict.candidate_n if verdict.failed else np.inf for verdict in verdicts)
         power = np.isfinite(found).mean()
         print(f"  {name:18} {found[releases // 2]:>7,.0f} ({found[0]:,.0f}..{found[-1]:,.0f}) {power:.0%}", flush=True)
@@ -112,6 +150,7 @@ def main() -> None:
     close(max(5, size // 500))
     equal(max(10, size // 50))
     boundary(size)
+    boundary_of_scores(size)
 
 
 if __name__ == "__main__":

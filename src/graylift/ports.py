@@ -6,7 +6,7 @@ implementation and a conformance suite of each. Implementations raise the errors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,10 @@ from graylift.domain.evidence import IntervalReport
 from graylift.domain.release import CheckReport, CheckResult, Command, Event, Release, Service
 from graylift.domain.revision import Instance, Revision
 from graylift.domain.routing import GatewayState, RoutingTable
+from graylift.domain.scores import Score, Scored
+from graylift.domain.sources import WantedMetric
 from graylift.domain.spec import ReleaseSpec
+from graylift.protocols.otlp import HistogramPoint
 
 
 class Clock(Protocol):
@@ -50,6 +53,40 @@ class EvidenceSource(Protocol):
         """The reports that follow the given (gateway, sequence) of each gateway, oldest first by gateway; all that
         are kept of a gateway that is not named. Reports up to `after` may be forgotten by the source. A source may give
         a part of them: ask again for the rest."""
+        ...
+
+
+class MetricSource(Protocol):
+    """Where metrics come from that no gateway records."""
+
+    async def read(self, wanted: Sequence[WantedMetric], after: Sequence[tuple[str, int]]) -> Sequence[IntervalReport]:
+        """What is there of the wanted metrics that this source has, behind each one's (source, sequence), oldest first
+        by metric; it waits for nobody. From now on these are read and no others. Each increment of a counter is in one
+        report at most, also after a restart with the cursors of then. A report has no routing table: it says how
+        something went, not how long it was observed."""
+        ...
+
+    def troubles(self) -> Sequence[tuple[str, str]]:
+        """(source of a metric, why nothing new is known of it)."""
+        ...
+
+
+class Pushed(Protocol):
+    """Where metrics go that servers push."""
+
+    def take(self, points: Sequence[HistogramPoint]) -> None:
+        """Count what is wanted now; the rest is nobody's. A point that comes twice counts once."""
+        ...
+
+
+class Scores(Protocol):
+    """Where scores of answers join the requests they belong to."""
+
+    async def score(self, given: Sequence[Score], known: Mapping[str, Collection[str]]) -> Sequence[Scored]:
+        """Count each score once for (request, name), with the arm and the split that its request was assigned to.
+
+        known: names that are judged now, by service; others are not counted
+        """
         ...
 
 

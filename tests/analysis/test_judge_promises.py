@@ -10,19 +10,30 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from judged_releases import Course, Many, Plan, false_promotions, false_rollbacks, judged, upper_limit
-from judged_traffic import USUAL, Arm, errors, latency, points, ratio
+from judged_releases import (
+    Course,
+    Many,
+    Plan,
+    ScorePlan,
+    false_promotions,
+    false_rollbacks,
+    false_verdicts_on_scores,
+    judged,
+    upper_limit,
+)
+from judged_traffic import USUAL, Arm, errors, latency, points, ratio, score, tpot, ttft
 from side_by_side import evidence, first_fail, tables
 from simulated_releases import EARLIER, FIRST_BIN, STAGES, ArmCounts, Change, Release, release
 
 from graylift.analysis import conditional, judge, mixture
+from graylift.analysis.betting import Side
 from graylift.analysis.mixture import LASTING
 from graylift.domain.evidence import Window
 from graylift.domain.histogram import Histogram
 from graylift.domain.judgement import Ruling
 from graylift.domain.spec import Check, JudgeSpec, Stage
 from graylift.domain.weights import TOTAL, Role, Weights
-from graylift.spec.defaults import CHECKS
+from graylift.spec.defaults import CHECKS, STREAM_CHECKS
 
 RAMP = ((0.01, 30), (0.05, 30), (0.2, 30), (0.5, 30))
 NO_MARGIN = 1 + 1e-9  # less than any bin
@@ -92,6 +103,41 @@ def test_candidates_at_the_promote_margins_pass_a_stage_less_often_than_the_boun
     passes = false_promotions(Plan(releases=1_000, intervals=40, margin=0.01), np.random.default_rng(9), beta=0.05)
     assert upper_limit(int(passes.max()), 1_000) <= 0.065
     assert passes.mean() / 1_000 <= 0.05
+
+
+def test_scores_at_the_margin_are_neither_failed_nor_passed_more_often_than_the_bounds() -> None:
+    plan = ScorePlan(releases=1_000, intervals=30)
+    (failed,) = false_verdicts_on_scores(plan, np.random.default_rng(11), Side.WORSE, 0.05)
+    assert upper_limit(int(failed), 1_000) <= 0.05
+    passed = false_verdicts_on_scores(plan, np.random.default_rng(12), Side.WITHIN, 0.05)
+    assert upper_limit(int(passed.max()), 1_000) <= 0.065
+
+
+def test_streams_and_scores_at_every_margin_through_the_judge_are_rolled_back_less_often_than_the_bound() -> None:
+    """Next to no margin for times, a day for all of them, and a score that is worse by exactly its margin."""
+    checks = (ttft(0.9, NO_MARGIN, 1.5), tpot(0.5, NO_MARGIN, 1.5), score("helpful", -0.03, -0.1))
+    edge = JudgeSpec(checks, false_rollback=0.2)
+    stable = Arm(streams=True, score=0.75)
+    course = Course(replace(stable, score=0.72), stable, rate=40, stages=((0.2, 25), (0.5, 25)), earlier=8, day=True)
+    failed = sum(judged(edge, course, np.random.default_rng(seed)).failed for seed in range(50))
+    assert upper_limit(failed, 50) <= 0.2
+
+
+def test_a_worse_pace_and_a_worse_score_are_found_and_equal_ones_promoted() -> None:
+    spec = JudgeSpec((*STREAM_CHECKS, score("helpful", -0.01, -0.05)))
+    stable = Arm(errors=0.001, streams=True, score=0.8)
+    for candidate, guilty in (
+        (replace(stable, pace=1.6), "tpot p95"),
+        (replace(stable, first=1.6), "ttft p95"),
+        (replace(stable, score=0.7), "helpful"),
+        (stable, None),
+    ):
+        course = Course(candidate, stable, rate=100, stages=((0.5, 600),), earlier=20, until_pass=True)
+        found = judged(spec, course, np.random.default_rng(1))
+        assert [verdict.check for verdict in found.verdicts if verdict.ruling is Ruling.FAIL] == [guilty] * (
+            guilty is not None
+        )
+        assert found.passed == (guilty is None)
 
 
 def test_many_mixtures_side_by_side_are_what_the_judge_computes_one_by_one() -> None:

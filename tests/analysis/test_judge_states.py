@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judged_traffic import USUAL, errors, latency, points, ratio
+from judged_traffic import USUAL, errors, latency, points, ratio, score, tpot, ttft
 
 from graylift.analysis import bounds, judge
 from graylift.analysis.bounds import Bounds
@@ -19,11 +19,20 @@ from graylift.analysis.reference import GENERATION
 from graylift.domain.evidence import Window
 from graylift.domain.histogram import LARGEST, SMALLEST, Histogram, bin_of
 from graylift.domain.judgement import Judgement, Ruling
+from graylift.domain.scores import ScoreCounts
 from graylift.domain.spec import JudgeSpec, PromoteMargin, Stage
 from graylift.domain.weights import Role, Weights
 
 SPLITS = ("before", "one", "two", "other")
-SPEC = JudgeSpec((errors(points(0.02), points(0.05)), latency(0.5, 1.2, 1.5), latency(0.9, 1.2, 1.5)))
+SPEC = JudgeSpec(
+    (
+        errors(points(0.02), points(0.05)),
+        latency(0.5, 1.2, 1.5),
+        latency(0.9, 1.2, 1.5),
+        ttft(0.9, 1.2, 1.5),
+        score("helpful", -0.05, -0.1),
+    )
+)
 ERRORS = SPEC.checks[0]
 FAST, SLOW = bin_of(0.050), bin_of(0.200)
 
@@ -36,6 +45,8 @@ def windows(draw: st.DrawFn) -> Window:
     arm = draw(st.sampled_from(Role))
     fast, slow, failed = draw(st.integers(0, 30)), draw(st.integers(0, 8)), draw(st.integers(0, 8))
     bins = tuple((number, count) for number, count in ((FAST, fast), (SLOW, slow)) if count)
+    good, bad = draw(st.integers(0, 5)), draw(st.integers(0, 5))
+    scores = tuple((step, count) for step, count in ((333, bad), (900, good)) if count)
     return Window(
         "s",
         draw(st.sampled_from(SPLITS)),
@@ -46,6 +57,8 @@ def windows(draw: st.DrawFn) -> Window:
         failed=failed,
         abandoned=draw(st.integers(0, 2)),
         latency=Histogram(bins),
+        ttft=Histogram(bins[:1]),
+        scores=(("curt", ScoreCounts(scores)), ("helpful", ScoreCounts(scores))) if scores else (),
     )
 
 
@@ -123,7 +136,9 @@ def with_and_without_failing(course: list[Step], last: list[Window]) -> tuple[li
     started = [Stage(Weights(2_000), 1.0), *(step for step in course if not isinstance(step, Stage))]
     last = [replace(window, split="one", label=None) for window in last]
     worse = [
-        replace(window, failed=window.requests, latency=Histogram()) if window.arm is Role.CANDIDATE else window
+        replace(window, failed=window.requests, latency=Histogram(), ttft=Histogram())
+        if window.arm is Role.CANDIDATE
+        else window
         for window in last
     ]
     return [*started, tuple(last)], [*started, tuple(worse)]
@@ -268,7 +283,7 @@ def test_bounds_that_contradict_each_other_are_told_as_none() -> None:
 def test_a_stage_may_have_its_own_promote_margin() -> None:
     loose = Stage(Weights(5_000), 1.0, promote_if_within=(PromoteMargin("latency p50", ratio(2.0)),))
     state = judge.enter(SPEC, judge.start(SPEC), loose, "one", sticky=False)
-    assert state.stage.promote == (points(0.05), ratio(2.0), ratio(1.5))
+    assert state.stage.promote[:3] == (points(0.05), ratio(2.0), ratio(1.5))
 
 
 def test_state_stays_small_however_long_and_varied_the_release() -> None:
@@ -283,6 +298,42 @@ def test_state_stays_small_however_long_and_varied_the_release() -> None:
             ]
             state = judge.observe(USUAL, state, report)
     assert len(judge.dump(state)) < 64 * 1024
+
+
+def test_state_of_streams_and_scores_stays_small_for_each_metric() -> None:
+    """And scores that nobody judges, whatever their names, are not remembered at all."""
+    spec = JudgeSpec((*USUAL.checks, ttft(0.95, 1.2, 1.5), tpot(0.95, 1.2, 1.5), score("helpful", -0.01, -0.02)))
+    wide = Histogram(tuple((number, 12_345) for number in range(bin_of(0.001), bin_of(10.0))))
+    every = ScoreCounts(tuple((step, 12_345) for step in range(1_001)))
+    state = judge.enter(spec, judge.start(spec), Stage(Weights(5_000), 1.0), "one", sticky=False)
+    for number in range(50):
+        others = tuple((f"other-{number}-{i}", every) for i in range(3))
+        report = [
+            Window(
+                *("s", "one", r, r.value, None, wide.count),
+                latency=wide,
+                ttft=wide,
+                tpot=wide,
+                scores=(("helpful", every), *others),
+            )
+            for r in Role
+        ]
+        state = judge.observe(spec, state, report)
+    text = judge.dump(state)
+    assert "other-" not in text
+    assert len(text) < 4 * 64 * 1024  # of errors and latency together, ttft, tpot, and the score
+
+
+def test_a_state_of_before_there_were_streams_and_scores_goes_on() -> None:
+    spec = JudgeSpec(SPEC.checks[:3])
+    report = tuple(Window("s", "one", r, r.value, None, 9, 0, latency=Histogram(((FAST, 9),))) for r in Role)
+    state = follow([Stage(Weights(5_000), 1.0), *[report] * 3], spec=spec)
+    document = json.loads(judge.dump(state))
+    samples = (*document["state"]["reference"].values(), *(document["state"]["stage"][arm.value] for arm in Role))
+    for sample in samples:
+        for name in ("ttft", "tpot", "scores"):
+            del sample[name]
+    assert judge.load(json.dumps(document)) == state
 
 
 def test_the_widest_histogram_can_be_judged() -> None:
@@ -309,6 +360,14 @@ def test_checks_that_have_no_test_are_refused_with_what_was_expected() -> None:
         "expected no quantile": (replace(SPEC.checks[0], quantile=0.5),),
         "expected a margin of more than 1x, got 1.00x": (latency(0.5, 1.0, 1.5),),
         "more than 0pp and at most 90pp, got 95pp": (errors(points(0.01), points(0.95)),),
+        "ttft p90: expected a ratio": (replace(SPEC.checks[3], rollback_if_worse=points(0.1)),),
+        "errors: expected points such as 0.5pp as margin, got -0.01": (
+            replace(SPEC.checks[0], rollback_if_worse=score("", -0.01, -0.02).rollback_if_worse),
+        ),
+        "helpful: expected a signed difference": (replace(SPEC.checks[4], promote_if_within=points(0.1)),),
+        "helpful: expected the name of a score and no quantile": (replace(SPEC.checks[4], quantile=0.5),),
+        "helpful: expected both margins to look the same way, got \\+0.1": (score("helpful", -0.05, 0.1),),
+        "between -0.9 and \\+0.9 that is not 0, got -0.95": (score("helpful", -0.05, -0.95),),
     }
     for message, checks in bad.items():
         with pytest.raises(ValueError, match=message):

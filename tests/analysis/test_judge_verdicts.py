@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from judged_traffic import errors, latency, points, ratio
+from judged_traffic import errors, latency, points, ratio, score, tpot, ttft
 
 from graylift.analysis import judge, sentences
 from graylift.domain.evidence import Window
 from graylift.domain.histogram import Histogram, bin_of
 from graylift.domain.judgement import Judgement, Ruling
+from graylift.domain.scores import ScoreCounts
 from graylift.domain.spec import Check, JudgeSpec, Stage
 from graylift.domain.weights import Role, Weights
 
@@ -247,3 +250,86 @@ def test_a_ratio_of_errors_is_worded_like_points() -> None:
     judgement = after(*[(candidate(50, failed=10), stable(450, failed=10))] * 10, checks=(errors(ratio(2), ratio(3)),))
     assert judgement.failed
     assert only(judgement).startswith("errors 20.0 % against 2.2 %; rollback limit 2.00x (candidate n=")
+
+
+def streamed(
+    role: Role, requests: int, first_s: float, pace_s: float, steps: tuple[tuple[int, int], ...] = ()
+) -> Window:
+    """Answers of 2 s, all streamed, with scores."""
+    return replace(
+        arm(role, requests, seconds=2.0),
+        ttft=Histogram(((bin_of(first_s), requests),)),
+        tpot=Histogram(((bin_of(pace_s), requests),)),
+        scores=(("helpful", ScoreCounts(steps)),) if steps else (),
+    )
+
+
+def test_a_slower_pace_is_found_by_its_own_metric_and_told_in_its_own_words() -> None:
+    pair = (streamed(Role.CANDIDATE, 20, 0.25, 0.04), streamed(Role.STABLE, 20, 0.25, 0.02))
+    judgement = after(*[pair] * 20, checks=(ttft(0.95, 1.2, 1.5), tpot(0.95, 1.2, 1.5)), earlier=0)
+    first, pace = judgement.verdicts
+    assert judgement.failed
+    assert first.ruling is not Ruling.FAIL
+    assert pace.ruling is Ruling.FAIL
+    assert pace.sentence.startswith("p95 time per output token 40.0 ms is 2.01x stable's 19.9 ms; rollback limit 1.20x")
+    assert f"(candidate n={pace.candidate_n} streams, stable n={pace.stable_n} streams)" in pace.sentence
+
+
+def test_a_stage_speaks_for_streams_only_once_they_could_have_ended() -> None:
+    """They are seen when they end: of a candidate with slow first tokens, those that were fast have ended first."""
+    pair = (streamed(Role.CANDIDATE, 50, 0.25, 0.02), streamed(Role.STABLE, 50, 0.25, 0.02))
+    check = ttft(0.9, 1.2, 1.5)
+    assert after(*[pair] * 6, checks=(check,)).verdicts[0].evidence_for == pytest.approx(0.0)
+    assert after(*[pair] * 30, checks=(check,)).verdicts[0].ruling is Ruling.PASS
+
+
+@pytest.mark.parametrize(("rollback", "worse"), [(-0.02, 600), (0.02, 950)])
+def test_a_mean_that_moves_the_wrong_way_is_found_and_the_other_way_is_not(rollback: float, worse: int) -> None:
+    check = score("helpful", rollback, 2 * rollback)
+    usual = streamed(Role.STABLE, 10, 0.2, 0.02, ((700, 1), (900, 1)))
+    course = [(replace(usual, arm=Role.CANDIDATE), usual)] * 5
+    course += [(streamed(Role.CANDIDATE, 10, 0.2, 0.02, ((worse, 2),)), usual)] * 200
+    found = after(*course, checks=(check,))
+    (verdict,) = found.verdicts
+    assert verdict.ruling is Ruling.FAIL
+    assert verdict.sentence.startswith("mean helpful 0.")
+    assert f"rollback limit {rollback:+g} (candidate n={verdict.candidate_n} scores" in verdict.sentence
+    other_way = after(*course, checks=(score("helpful", -rollback, -2 * rollback),))
+    assert other_way.verdicts[0].ruling is Ruling.PASS
+
+
+def test_equal_scores_pass_within_their_margin_and_their_difference_is_known() -> None:
+    even = tuple(streamed(role, 10, 0.2, 0.02, ((700, 1), (900, 1))) for role in Role)
+    (verdict,) = after(*[even] * 400, checks=(score("helpful", -0.02, -0.03),)).verdicts
+    assert verdict.ruling is Ruling.PASS
+    assert "shown to be within -0.03" in verdict.sentence
+    assert verdict.effect_low is not None
+    assert verdict.effect_high is not None
+    assert -0.05 < verdict.effect_low < 0 < verdict.effect_high < 0.05
+
+
+def test_scores_of_one_arm_or_of_none_claim_nothing_and_say_what_to_do() -> None:
+    check = score("helpful", -0.02, -0.03)
+    bare = tuple(streamed(role, 10, 0.2, 0.02) for role in Role)
+    assert only(after(*[bare] * 9, checks=(check,))) == (
+        "helpful: no candidate scores yet, nor any of stable's: post scores called `helpful`, or take it out of "
+        "judge.metrics"
+    )
+    lone = streamed(Role.CANDIDATE, 10, 0.2, 0.02, ((100, 3),))
+    assert only(after(*[(lone, bare[1])] * 9, checks=(check,))) == (
+        "helpful: no stable scores to compare with (candidate n=27)"
+    )
+    whole = after((candidate(5), stable(60)), checks=(ttft(0.95, 1.2, 1.5),))
+    assert only(whole) == (
+        "p95 time to first token: no candidate streams yet, nor any of stable's: clients that do not stream have none; "
+        "judge `latency` instead"
+    )
+
+
+def test_scores_that_come_after_their_requests_are_judged_in_the_interval_they_come_in() -> None:
+    late = [
+        Window("s", "one", role, role.value, None, scores=(("helpful", ScoreCounts(((step, 3),))),))
+        for role, step in ((Role.CANDIDATE, 300), (Role.STABLE, 900))
+    ]
+    judgement = after(*[(candidate(5), stable(5))] * 3, *[tuple(late)] * 60, checks=(score("helpful", -0.1, -0.2),))
+    assert judgement.failed

@@ -13,7 +13,7 @@ import importlib, importlib.abc, pkgutil, sys
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings", "envoy"}:
+        if name.split(".")[0] in {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx_bindings", "torch", "envoy"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -21,7 +21,9 @@ import graylift
 names = [m.name for m in pkgutil.walk_packages(graylift.__path__, "graylift.") if not m.name.endswith("__main__")]
 # To import one of these is to activate its runtime; engine/vendors.py does.
 names.remove("graylift.engine.onnx_runtime")
+names.remove("graylift.engine.onnx_providers")
 names.remove("graylift.engine.openvino_runtime")
+names.remove("graylift.engine.pytorch_runtime")
 names.remove("graylift.engine.tensorrt_runtime")
 names.remove("graylift.engine.tensorrt_rtx_runtime")
 for name in names:

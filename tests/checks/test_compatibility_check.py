@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 import pytest
 import tiny_models
 from onnx import TensorProto, helper
@@ -105,3 +106,12 @@ async def test_a_check_that_gives_no_facts_failed(answer: str) -> None:
     result = await check_compatibility(Role.CANDIDATE, spec, (sys.executable, "-c", answer))
     assert result.outcome is CheckOutcome.FAIL
     assert "the check gave no facts but" in result.sentence
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA's provider is here")
+async def test_a_provider_that_the_release_asks_for_and_that_is_not_there_fails(tmp_path: Path) -> None:
+    model = OnnxModel(str(tiny_models.affine(tmp_path / "affine.onnx")), settings=(("provider", "cuda"),))
+    result = await checked(model)
+    assert result.outcome is CheckOutcome.FAIL
+    assert "has no provider cuda" in result.sentence
+    assert "pip install onnxruntime-gpu" in result.sentence

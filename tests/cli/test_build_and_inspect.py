@@ -48,6 +48,13 @@ def test_a_person_reads_how_far_it_is_and_what_came_of_it(shell: Shell) -> None:
         (["affine.onnx", "--profile", "x=8x4,4x4,2x4"], "dimension 0 of 'x' must ascend"),
         (["affine.onnx", "--precision", "int8"], "name them with --calibration FILE.npz"),
         (["affine.onnx", "--calibration", "a.npz"], "for --precision int8 alone, not for fp32"),
+        (
+            ["affine.onnx", "--set", "provider"],
+            "'provider' is no setting: write NAME=VALUE; it has provider (cpu, cuda",
+        ),
+        (["affine.onnx", "--set", "provider=gpu"], "the setting provider is cpu, cuda or openvino, not 'gpu'"),
+        (["affine.onnx", "--set", "provider=cpu", "--set", "provider=cuda"], "provider is set twice"),
+        (["affine.onnx", "--runtime", "openvino", "--set", "a=b"], "openvino has no setting 'a'; it has none"),
         (["unknown.onnx"], "Frobnicate"),
     ],
 )
@@ -63,6 +70,24 @@ def test_what_cannot_be_built_is_one_sentence_and_leaves_nothing(shell: Shell, a
     assert said.err.count("\n") == 1
     assert not list(shell.artefacts.glob("*/manifest.json"))
     assert not list(shell.artefacts.glob("builds/*.part"))
+
+
+def test_what_is_set_of_a_runtime_is_part_of_the_engine(shell: Shell) -> None:
+    model = tiny_models.transformer(shell.folder / "model.onnx")
+    asked = [
+        "build",
+        model,
+        "--runtime",
+        "tensorrt-rtx",
+        "--profile",
+        "ids=1x1,1x8,1x16",
+        "--profile",
+        "mask=1x1,1x8,1x16",
+    ]
+    narrow = shell.call(*asked, "--set", "computeCapability=8.9", "--set", "optimizationLevel=1", "--json")
+    assert narrow.code == 0, narrow.err
+    assert {("computeCapability", "8.9"), ("optimizationLevel", "1")} <= set(map(tuple, narrow.json["options"]))
+    assert "with a GPU: compute capability 8.9" in shell.call("inspect", narrow.json["digest"]).out
 
 
 def test_ctrl_c_ends_the_build_at_once_and_leaves_nothing(shell: Shell) -> None:

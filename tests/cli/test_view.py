@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from graylift.cli.live import PlainScreen
-from graylift.cli.view import View, line_from_event, render, track, view_from
+from graylift.cli.view import View, line_from_event, line_from_view, render, track, view_from
 from graylift.domain.evidence import IntervalReport, Window
 from graylift.domain.histogram import Histogram, bin_of
 from graylift.domain.judgement import Ruling
@@ -67,6 +67,17 @@ def test_rates_are_of_the_newest_five_seconds_and_of_requests_drawn_by_weight() 
     assert (view.stable.rate, view.stable.error_share) == (80.0, 0.1)
     assert (view.candidate.rate, view.candidate.error_share) == (20.0, 0.0)
     assert view.candidate.p50_s == pytest.approx(0.010, rel=0.01)
+
+
+def test_streams_show_their_first_token_and_pace_and_other_services_no_such_column() -> None:
+    answers = window(Role.STABLE, 10)
+    stream = replace(answers, ttft=Histogram(((bin_of(0.2), 10),)), tpot=Histogram(((bin_of(0.02), 9),)))
+    streaming = view_from(RELEASE, Weights(0), [report(10.0, stream)], ())
+    assert streaming.stable.ttft_s == pytest.approx(0.2, rel=0.01)
+    assert "ttft p95" in drawn(streaming)
+    assert "ttft p95 200 ms, 19.9 ms/token" in line_from_view(streaming)
+    plain = view_from(RELEASE, Weights(0), [report(10.0, answers)], ())
+    assert "ttft" not in drawn(plain) + line_from_view(plain)
 
 
 def test_gateways_side_by_side_add_up() -> None:

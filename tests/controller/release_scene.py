@@ -38,6 +38,7 @@ class WatchedStore:
         self.locked: str | None = None
         self.commits: list[Change] = []
         self.phases: list[tuple[str, Phase, int]] = []
+        self._gateways: set[str] = set()
 
     def acquire(self, holder: str, now: float, ttl_s: float) -> Lease | None:
         self._may_go_on()
@@ -71,6 +72,8 @@ class WatchedStore:
         for report in change.reports:
             assert report.sequence == cursors.get(report.gateway, 0) + 1, "each report once, none left out"
             cursors[report.gateway] = report.sequence
+            if report.table_version is not None:  # what is counted elsewhere knows of no table
+                self._gateways.add(report.gateway)
         if change.table is not None:
             assert before.table is None or change.table.version > before.table.version
             assert before.table is None or change.table.token >= before.table.token
@@ -82,7 +85,7 @@ class WatchedStore:
             if not self.phases or self.phases[-1] != place:
                 self.phases.append(place)
             if was is not None and was.id == release.id:
-                _audit_observation(was, release, change.reports, {gateway for gateway, _ in cursors.items()})
+                _audit_observation(was, release, change.reports, self._gateways)
 
 
 def _audit_observation(was: Release, release: Release, reports: tuple[IntervalReport, ...], gateways: set[str]) -> None:

@@ -155,5 +155,5 @@ def test_an_engine_of_another_release_is_refused_since_it_was_checked_under_its_
 def test_settings_that_it_does_not_have_are_refused(tmp_path: Path) -> None:
     file = tiny_models.affine(tmp_path / "affine.onnx")
     spec = EngineSpec(str(file), Runtime.ONNXRUNTIME, settings=(("workspace", "4GiB"),))
-    with pytest.raises(EngineError, match="ONNX Runtime has no settings; given workspace"):
+    with pytest.raises(EngineError, match="onnxruntime has no setting 'workspace'; it has provider"):
         ArtefactStore(tmp_path / "artefacts").build(spec)

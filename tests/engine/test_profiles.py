@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from graylift.domain.engine import EngineSpec, Interface, Profile, ProfileShape,
 from graylift.domain.spec import TensorName
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import load
-from graylift.engine.profiles import bounds_of
+from graylift.engine.profiles import bounds_of, profile_for
 from graylift.engine.runner import check_inputs
 from graylift.errors import EngineError, InputError
 from graylift.serve.model import served_model
 from graylift.serve.warmup import warm
+from graylift.spec.profiles import profiles_from_texts
 
 each_runtime = pytest.mark.parametrize("runtime", [Runtime.ONNXRUNTIME, Runtime.OPENVINO], ids=lambda r: r.value)
 
@@ -33,13 +35,16 @@ def rows(smallest: int, largest: int, columns: int = 4, name: str = "x") -> Prof
 @pytest.mark.parametrize(
     ("profiles", "sentence"),
     [
-        ((rows(1, 4, name="z"),), r"profile 1 has shapes for 'z', which is no input; the model takes x: FP32\[\?,4\]"),
+        ((rows(1, 4, name="z"),), r"profile 1: the model has no input 'z'; it takes x\[N,4\]"),
         (
             (rows(1, 4), rows(1, 4, columns=5)),
-            "profile 2 lets dimension 1 of 'x' be 5 to 5, but the model has it fixed at 4",
+            r"profile 2: dimension 1 of x\[N,4\] is 4 in the graph, the profile asks for 5..5",
         ),
-        ((Profile((ProfileShape("x", (1,), (1,), (1,)),)),), r"profile 1 gives 'x' 1 dimensions; the model takes x"),
-        ((Profile(()),), "profile 1 has no shapes for x, which have dynamic dimensions"),
+        (
+            (Profile((ProfileShape("x", (1,), (1,), (1,)),)),),
+            r"profile 1: x\[N,4\] has 2 dimensions, the profile gives it 1",
+        ),
+        ((Profile(()),), r"profile 1: x\[N,4\] has dynamic dimensions and no range"),
     ],
 )
 def test_a_profile_that_does_not_fit_the_model_is_no_artefact(
@@ -76,6 +81,15 @@ def test_all_inputs_must_fall_into_one_and_the_same_profile() -> None:
     for a, b in ((1, 5), (8, 1), (5, 3)):
         with pytest.raises(InputError, match=r"it takes a \[1,4\] to \[2,4\], b \[1\] to \[2\]; or a \[8,4\]"):
             check(a, b)
+
+
+def test_a_request_gets_the_first_profile_that_holds_it() -> None:
+    profiles = profiles_from_texts(["ids=1x1,1x8,1x16", "ids=1x1,8x128,32x512"])
+    assert profile_for(profiles, {"ids": (1, 16)}) == 0
+    assert profile_for(profiles, {"ids": (1, 17)}) == 1
+    assert profile_for(profiles, {"ids": (32, 512)}) == 1
+    with pytest.raises(InputError, match=re.escape("got ids [33,1]; it takes ids [1,1] to [1,16]; or ids [1,1] to")):
+        profile_for(profiles, {"ids": (33, 1)})
 
 
 def test_bounds_span_all_profiles() -> None:

@@ -1,4 +1,4 @@
-"""Profiles against graphs, and requests against profiles."""
+"""Profiles against the graphs that they are for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import onnx
 import pytest
 import tiny_models
 
-from graylift.engine.shapes import GraphInput, check_profiles, graph_inputs, profile_for
-from graylift.errors import EngineError, InputError
+from graylift.engine.shapes import GraphInput, check_profiles, demand_profiles, graph_inputs
+from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts
 
 IDS, MASK = GraphInput("ids", ("batch", "length")), GraphInput("mask", ("batch", "length"))
@@ -35,11 +35,13 @@ def test_an_input_without_a_rank_is_refused(tmp_path: Path) -> None:
 
 def test_profiles_that_fit_pass() -> None:
     check_profiles("m.onnx", (IMAGE,), profiles_from_texts(["x=1x3x48x64,1x3x48x320,8x3x48x640"]))
-    check_profiles("m.onnx", (GraphInput("x", (1, 2)),), ())
+    demand_profiles("m.onnx", (GraphInput("x", (1, 2)),), ())
 
 
 def test_dynamic_dimensions_without_a_profile_are_refused_with_one_to_copy() -> None:
-    said = refused((IDS, IMAGE))
+    with pytest.raises(EngineError) as caught:
+        demand_profiles("m.onnx", (IDS, IMAGE), ())
+    said = str(caught.value)
     texts = re.findall(r"--profile (\S+)", said)
     check_profiles("m.onnx", (IDS, IMAGE), profiles_from_texts(texts))
     assert "profiles: [{ids: {min: [1, 1], opt: [8, 128], max: [32, 512]}, x: {min: [1, 3, 48, 1]" in said
@@ -65,12 +67,3 @@ def test_every_problem_is_told_with_its_profile() -> None:
     said = refused((IDS,), "idx=1x8,8x8,8x8")
     assert "the model has no input 'idx'; it takes ids[batch,length]" in said
     assert "ids[batch,length] has dynamic dimensions and no range" in said
-
-
-def test_a_request_gets_the_first_profile_that_holds_it() -> None:
-    profiles = profiles_from_texts(["ids=1x1,1x8,1x16", "ids=1x1,8x128,32x512"])
-    assert profile_for(profiles, {"ids": (1, 16)}) == 0
-    assert profile_for(profiles, {"ids": (1, 17)}) == 1
-    assert profile_for(profiles, {"ids": (32, 512)}) == 1
-    with pytest.raises(InputError, match=re.escape("built for ids[1,1]..[1,16] or ids[1,1]..[32,512]; this request")):
-        profile_for(profiles, {"ids": (33, 1)})

@@ -126,7 +126,7 @@ def test_an_artefact_is_described_on_the_command_line(transformer: Path, tmp_pat
     assert document["runs_on"] == f"{manifest.system}, with a GPU: {dict(manifest.options)['gpu']}"
     assert document["inspection"]["manifest"]["digest"] == manifest.digest
     assert {"MatMul", "Softmax"} <= {operator for operator, _ in document["inspection"]["graph"]}
-    assert document["inspection"]["layers"][0].keys() == {"name", "kind", "datatype"}
+    assert document["inspection"]["layers"][0].keys() == {"name", "kind", "datatype", "provider"}
     assert cuda.devices() or "no NVIDIA driver" in document["why_not_here"]
 
 

@@ -130,4 +130,4 @@ def test_files_are_replicas_and_too_little_says_so(tmp_path: Path) -> None:
 
 def test_it_takes_one_source(tmp_path: Path) -> None:
     assert run("calibrate").exit_code == 2
-    assert "there is no Graylift in" in run("calibrate", "--service", "x", "--state", str(tmp_path / "none")).stderr
+    assert "nothing was released in" in run("calibrate", "--service", "x", "--state", str(tmp_path / "none")).stderr

@@ -68,6 +68,20 @@ def test_a_line_never_leaves_the_picture(heights: list[float | None], logarithmi
             assert 0 <= float(y) <= HEIGHT
 
 
+@given(st.integers(0, 100))
+def test_the_labels_of_two_marks_never_touch(second: int) -> None:
+    marks = (Mark(80.0, "stage", "100 %"), Mark(float(second), "good", "PROMOTED"))
+    svg = fromstring(svg_from(Plot("t", (), marks, 0.0, 100.0, str)))
+    drawn = [text for text in svg.findall("text") if "mark" in text.get("class", "")]
+    places: list[tuple[float, float]] = []
+    for text in drawn:
+        x, wide = float(text.get("x", "")), sum(8.5 if letter.isupper() else 7.0 for letter in text.text or "")
+        places.append((x - wide, x) if text.get("text-anchor") == "end" else (x, x + wide))
+    assert drawn
+    for (_, end), (begin, _) in pairwise(sorted(places)):
+        assert begin >= end
+
+
 def test_a_gap_breaks_the_line() -> None:
     line = Line("candidate", ((0.0, 1.0), (1.0, 1.0), (2.0, None), (3.0, 1.0), (4.0, 1.0)))
     path = fromstring(svg_from(Plot("t", (line,), (), 0.0, 4.0, str))).find("path")

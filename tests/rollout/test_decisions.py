@@ -257,7 +257,7 @@ def test_checks_reject_with_every_sentence() -> None:
     seen = situation(checks=check_report(SPEC, "no input `x`", "no output `y`"))
 
     assert decide(release(Phase.CHECKING, stable=None, candidate=None), seen, NOW) == Decision(
-        DecisionKind.REJECT, "interface: no input `x`; interface: no output `y`"
+        DecisionKind.REJECT, "2 checks stop it: (1) interface: no input `x`; (2) interface: no output `y`"
     )
 
 

@@ -94,6 +94,7 @@ def test_an_engine_is_asked_for_precision_profiles_and_calibration(read: Reader)
         ("skip: no room for it", ""),
         ("max: [1, 4]}, ids", "max: [1, 5]}, ids"),
         ("      precision: int8\n      calibration: data.npz\n", "      precision: fp16\n"),
+        ("      precision: int8\n", "      precision: int8\n      settings: {provider: cuda}\n"),
     ],
 )
 def test_what_is_asked_of_engine_and_checks_changes_the_digest(read: Reader, old: str, new: str) -> None:
@@ -117,6 +118,15 @@ MISTAKES = [
         "        - {ids",
         "{ids",
         "about ids, and the first",
+    ),
+    ("precision: int8\n", "precision: int8\n      settings: {povider: cuda}\n", "povider", "did you mean `provider`?"),
+    ("precision: int8\n", "precision: int8\n      settings: {provider: gpu}\n", "gpu}", "write cpu, cuda or openvino"),
+    ("precision: int8\n", "precision: int8\n      settings: [cuda]\n", "[cuda]", "is a mapping, not a list"),
+    (
+        "precision: int8\n",
+        "precision: int8\n      runtime: openvino\n      settings: {workspace: 4GiB}\n",
+        "workspace",
+        "that runtime has none",
     ),
     ("samples: samples.npz", "sample: samples.npz", "sample: s", "did you mean `samples`?"),
     ("maxRelativeError: 0.01", "maxRelativeError: 1%", "1%", "not a plain number"),
@@ -160,6 +170,13 @@ def test_mistakes_in_several_checks_and_in_the_model_are_shown_together(
 ) -> None:
     text = TEXT.replace("contexts: 8", "contexts: 1").replace("rate: 50/s", "rate: 50").replace("int8", "fp16")
     assert len(problems_of(text.replace("[1, 8]", "[1, a]"))) == 5
+
+
+def test_settings_of_a_runtime_are_read_as_they_are_written_and_ordered_by_name(read: Reader) -> None:
+    settings = "runtime: tensorrt\n      settings: {workspace: 4GiB, optimizationLevel: 3, versionCompatible: true}\n"
+    model = read(TEXT.replace("precision: int8\n      calibration: data.npz\n", settings)).candidate.model
+    assert isinstance(model, OnnxModel)
+    assert model.settings == (("optimizationLevel", "3"), ("versionCompatible", "true"), ("workspace", "4GiB"))
 
 
 def test_settings_of_an_engine_have_no_place_beside_an_endpoint(

@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 from graylift.domain.engine import Precision, Runtime
-from graylift.domain.spec import ChecksSpec, ReleaseSpec, ShadowJudge
+from graylift.domain.spec import ChecksSpec, Metric, ReleaseSpec, ShadowJudge
 from graylift.spec import defaults
 from graylift.spec.fields import Shape
-from graylift.spec.shapes import ROOT, SHAPES
+from graylift.spec.shapes import OTLP, PROMETHEUS, ROOT, SHAPES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "release-file.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -47,12 +48,31 @@ def test_the_examples_of_the_reference_are_read(example: str, read: Callable[[st
 def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Callable[[str], ReleaseSpec]) -> None:
     full = EXAMPLES[1]
     for shape in SHAPES:
-        assert [name for name in shape.fields if f"{name}:" not in full] in ([], ["endpoint"])
+        if "prometheus" in shape.path or "otlp" in shape.path:
+            continue
+        assert [name for name in shape.fields if f"{name}:" not in full] in ([], ["endpoint"], ["prometheus", "otlp"])
     spec = read(full)
     assert replace(spec.judge, shadow=None) == read(EXAMPLES[0]).judge
     assert spec.judge.checks == defaults.CHECKS
     assert spec.judge.shadow is not None
     assert replace(spec.judge.shadow, agreement=None) == ShadowJudge()
+
+
+def test_the_reference_writes_out_what_is_judged_of_streams(read: Callable[[str], ReleaseSpec]) -> None:
+    metrics, _ = re.findall(r"```\n(metrics:\n.*?)```", SECTIONS["spec.judge.metrics[]"], re.DOTALL)
+    openai = re.sub(r"\{onnx: [^}]*\}", "{endpoint: http://10.0.0.7:8000}", EXAMPLES[0]).replace(
+        "protocol: open-inference", "protocol: openai"
+    )
+    assert read(openai).judge.checks == defaults.STREAM_CHECKS
+    assert read(f"{openai}  judge:\n{indent(metrics, ' ' * 4)}").judge == read(openai).judge
+
+
+def test_the_reference_shows_every_field_of_what_is_counted_elsewhere(read: Callable[[str], ReleaseSpec]) -> None:
+    _, metrics = re.findall(r"```\n(metrics:\n.*?)```", SECTIONS["spec.judge.metrics[]"], re.DOTALL)
+    checks = read(f"{EXAMPLES[0]}  judge:\n{indent(metrics, ' ' * 4)}").judge.checks
+    assert [check.metric for check in checks] == [Metric.ERRORS, Metric.SHARE, Metric.SHARE, Metric.SHARE]
+    for shape in (PROMETHEUS, OTLP):
+        assert [name for name in shape.fields if f"{name}: " not in metrics] == []
 
 
 def test_the_reference_says_the_defaults_of_the_checks(read: Callable[[str], ReleaseSpec]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +29,7 @@ from graylift.domain.spec import (
     TensorName,
 )
 from graylift.domain.weights import ALL, Role, weights_from_percent
+from graylift.errors import SpecError
 from graylift.spec import parse
 
 Reader = Callable[[str], ReleaseSpec]
@@ -119,6 +120,62 @@ def test_a_small_stage_asks_only_whether_the_candidate_is_no_catastrophe(read: R
 def test_a_small_stage_may_ask_for_the_full_margin_by_name(read: Reader) -> None:
     text = SHORT.replace("observe: 10m}", "observe: 10m, promoteIfWithin: {errors: 1pp}}", 1)
     assert [promote.check for promote in read(text).stages[0].promote_if_within] == ["latency p50", "latency p99"]
+
+
+OPENAI = (
+    SHORT.replace("open-inference", "openai")
+    .replace("onnx: models/v1.onnx", "endpoint: http://10.0.0.7:8000")
+    .replace("onnx: models/v2.onnx", "endpoint: http://10.0.0.8:8000")
+)
+
+
+def told(checks: Sequence[Check]) -> list[tuple[str, str, str]]:
+    return [(check.name, str(check.rollback_if_worse), str(check.promote_if_within)) for check in checks]
+
+
+def test_a_service_of_streams_is_judged_by_its_first_token_and_its_pace_and_not_by_how_much_it_says(
+    read: Reader,
+) -> None:
+    spec = read(OPENAI)
+    assert told(spec.judge.checks) == [
+        ("errors", "0.5pp", "1pp"),
+        ("ttft p95", "1.20x", "1.50x"),
+        ("tpot p95", "1.20x", "1.50x"),
+    ]
+    assert {promote.check: str(promote.margin) for promote in spec.stages[0].promote_if_within} == {
+        "errors": "5pp",
+        "ttft p95": "2.00x",
+        "tpot p95": "2.00x",
+    }
+
+
+def test_any_other_name_is_a_score_whose_sign_says_which_way_is_worse(read: Reader) -> None:
+    metrics = (
+        "  judge:\n    metrics:\n"
+        "      - {name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: -0.02}\n"
+        "      - {name: toxic-words, rollbackIfWorse: +0.005, promoteIfWithin: +0.2}\n"
+    )
+    spec = read(SHORT + metrics)
+    assert told(spec.judge.checks) == [("helpful", "-0.01", "-0.02"), ("toxic-words", "+0.005", "+0.2")]
+    assert all(check.metric is Metric.SCORE and check.score == check.name for check in spec.judge.checks)
+    (loose,) = spec.stages[0].promote_if_within
+    assert (loose.check, str(loose.margin)) == ("helpful", "-0.1")
+
+
+def test_a_stage_may_name_a_metric_without_its_quantile_where_only_one_is_judged(read: Reader) -> None:
+    loose = OPENAI.replace("observe: 10m}", "observe: 10m, promoteIfWithin: {ttft: 3x}}", 1)
+    margins = {promote.check: promote.margin for promote in read(loose).stages[0].promote_if_within}
+    assert margins["ttft p95"] == ratio(3.0)
+    with pytest.raises(SpecError, match="no metric is called `latency`"):
+        read(SHORT.replace("observe: 10m}", "observe: 10m, promoteIfWithin: {latency: 3x}}", 1))
+
+
+def test_a_stage_of_a_score_may_be_looser_the_same_way_and_no_other(read: Reader) -> None:
+    metrics = "  judge: {metrics: [{name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: -0.02}]}\n"
+    for margin, said in (("+0.3", "looks the other way"), ("-0.01", "tighter than what the judge asks of every stage")):
+        text = SHORT.replace("observe: 10m}", f"observe: 10m, promoteIfWithin: {{helpful: {margin}}}}}", 1) + metrics
+        with pytest.raises(SpecError, match=said):
+            read(text)
 
 
 def test_a_margin_that_is_looser_than_no_catastrophe_stays(read: Reader) -> None:

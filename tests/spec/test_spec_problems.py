@@ -23,6 +23,8 @@ def place_of(text: str, marked: str) -> Place:
     return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
+METRIC = "name: latency, quantile: 0.99, rollbackIfWorse: 1.10x, promoteIfWithin: 1.20x"
+METRIC_OF_SCORE = "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: -0.02"
 MISTAKES = [
     # what is written there now, what instead, which part of it is marked, what is said of it
     ("graylift.dev/v1", "graylift.dev/v2", "graylift.dev/v2", "did you mean `graylift.dev/v1`?"),
@@ -110,9 +112,19 @@ MISTAKES = [
     ("falseRollback: 2%", "falseRollback: 2", "2\n    falsePromotion", "write a percentage: 1%"),
     ("falseRollback: 2%", "falseRollback: 60%", "60%", "from 0.01% to 49%"),
     ("name: errors, ", "", "{rollbackIfWorse: 0.5pp", "`name` is missing"),
-    ("name: errors", "name: ttft", "ttft", "not supported yet"),
+    ("name: errors", "name: ttft", "ttft", "answers of protocol open-inference come whole"),
     ("name: errors", "name: error", "error,", "did you mean `errors`?"),
+    ("name: errors", "name: Helpful", "Helpful,", "write lower-case words"),
     ("name: errors", "name: errors, quantile: 0.5", "quantile: 0.5", "has no quantile"),
+    ("name: errors", "name: helpful, quantile: 0.5", "helpful", "would have a margin such as -0.01"),
+    (METRIC, "name: helpful, rollbackIfWorse: 0.01, promoteIfWithin: -0.02", "0.01, promote", "-0.01 where lower is"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: 3pp", "3pp}\n", "sign that says which way"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: +0.02", "+0.02}\n", "looks the other way"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.03, promoteIfWithin: -0.02", "-0.02}\n", "(-0.03)"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.95, promoteIfWithin: -0.9", "-0.95, pro", "at most 0.9"),
+    (METRIC, "name: helpful, rollbackIfWorse: -0.01", "{name: helpful", "could never be decided"),
+    (METRIC, METRIC_OF_SCORE + ", quantile: 0.5", "quantile: 0.5", "a score is judged by its mean"),
+    ("rollbackIfWorse: 0.5pp", "rollbackIfWorse: -0.01", "-0.01", "errors are compared by difference"),
     ("rollbackIfWorse: 0.5pp", "rollbackIfWorse: 1.5x", "1.5x", "errors are compared by difference"),
     ("rollbackIfWorse: 0.5pp, ", "", "{name: errors", "could never be decided"),
     ("rollbackIfWorse: 0.5pp", "rollbackIfWorse: 2pp", "1pp}\n", "tighter than rollbackIfWorse (2pp)"),

@@ -145,7 +145,25 @@ class SqlStore:
                 reports=tuple(value_from(IntervalReport, document) for document in reports),
             )
 
-    # What the commands read besides.
+    # What the commands and the API read besides.
+
+    def release(self, release_id: str) -> Release:
+        """KeyError if there is none of that id."""
+        with self._transaction(self._reader) as connection:
+            kept = tables.releases
+            document = connection.scalar(select(kept.c.document).where(kept.c.id == release_id))
+            if document is None:
+                raise KeyError(release_id)
+            return value_from(Release, document)
+
+    def releases(self, service: str | None = None, limit: int = 100) -> tuple[Release, ...]:
+        """The newest releases of one service or of all, newest first."""
+        kept = tables.releases
+        asked = select(kept.c.document).order_by(kept.c.created_s.desc(), kept.c.id.desc()).limit(limit)
+        if service is not None:
+            asked = asked.where(kept.c.service == service)
+        with self._transaction(self._reader) as connection:
+            return tuple(value_from(Release, document) for document in connection.scalars(asked))
 
     def lease(self) -> Lease | None:
         """The newest lease, run out or not; None before the first controller."""

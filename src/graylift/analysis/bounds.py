@@ -134,7 +134,12 @@ def _followed(
             continue
         match check.metric:
             case Metric.ERRORS:
-                log_e = _of_errors(side, check, past, stratum)
+                candidate, stable = stratum.candidate, stratum.stable
+                counts = (candidate.requests, stable.requests, candidate.failed, stable.failed)
+                log_e = _of_shares(side, check, past, counts)
+            case Metric.SHARE:
+                ours, theirs = stratum.candidate.tally(check.share), stratum.stable.tally(check.share)
+                log_e = _of_shares(side, check, past, (ours.total, theirs.total, ours.bad, theirs.bad))
             case Metric.SCORE:
                 log_e = _of_scores(side, check, past, stratum)
             case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
@@ -150,11 +155,10 @@ def _followed(
     return after
 
 
-def _of_errors(side: Side, check: Check, past: Known, stratum: Stratum) -> NDArray[np.float64]:
+def _of_shares(side: Side, check: Check, past: Known, counts: tuple[int, int, int, int]) -> NDArray[np.float64]:
+    """counts: n_c, n_p, x_c, x_p."""
     points = check.rollback_if_worse.kind is MarginKind.POINTS
     rho, delta = (np.ones(1), np.asarray(_POINTS)) if points else (np.asarray(_RATIOS), np.zeros(1))
-    candidate, stable = stratum.candidate, stratum.stable
-    counts = (candidate.requests, stable.requests, candidate.failed, stable.failed)
     return _log_e(side, counts, np.array(past.guess), rho, delta)
 
 

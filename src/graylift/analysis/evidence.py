@@ -1,10 +1,10 @@
 """What a check asks of one stratum: which kernel, which table, which bets.
 
-`errors` bets on shares (kernel B), so that a margin may be in points or a ratio; a score bets on means (kernel B on
-knots). A quantile of a time compares how many requests are slower than stable's trailing quantile (kernel A): with x
-the bin of stable's tau-quantile in earlier intervals and s the margin in bins, candidate requests above bin x + s
-against stable requests above bin x. For a candidate whose times are at most BASE**s times stable's, the former are no
-more frequent than the latter.
+`errors`, like every share of events that others count, bets on shares (kernel B), so that a margin may be in points or
+a ratio; a score bets on means (kernel B on knots). A quantile of a time compares how many requests are slower than
+stable's trailing quantile (kernel A): with x the bin of stable's tau-quantile in earlier intervals and s the margin in
+bins, candidate requests above bin x + s against stable requests above bin x. For a candidate whose times are at most
+BASE**s times stable's, the former are no more frequent than the latter.
 
 Failures. To show "within", a request that failed is slower than every answer, or failing would make fast. To show
 "worse", only answers are compared, where the release has a check on errors: a candidate that is within its margin of
@@ -41,7 +41,7 @@ STREAMS_END = 0.99
 def grid_of(check: Check, side: Side) -> Grid:
     """The bets that a check makes."""
     match check.metric:
-        case Metric.ERRORS:
+        case Metric.ERRORS | Metric.SHARE:
             kernel = betting
         case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
             kernel = conditional
@@ -57,12 +57,18 @@ def scores_of(checks: Sequence[Check]) -> Collection[str]:
     return {check.score for check in checks if check.score is not None}
 
 
+def names_of(checks: Sequence[Check]) -> Collection[str]:
+    """The same of scores and shares together."""
+    return {own for check in checks if (own := check.score or check.share) is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """Stable's past, for one check.
 
-    guess: the share that fails, the share of answers that are slow, or the mean score, turned so that more is worse
-    x:     the quantile's bin; 0 for errors and scores
+    guess: the share that fails or is bad, the share of answers that are slow, or the mean score, turned so that more
+           is worse
+    x:     the quantile's bin; 0 for what has none
     ends:  the bin of the time by which an answer that slow has ended; of a stream, that of a long answer
     """
 
@@ -79,19 +85,21 @@ def known(checks: Sequence[Check], reference: Reference) -> tuple[Known | None, 
         found = reference.times(metric).quantile_bins(quantiles)
         tails[metric] = dict(zip(quantiles, found, strict=True))
     streams = any(metric is not Metric.LATENCY for metric in tails)
-    long = reference.times(Metric.LATENCY).quantile_bins((STREAMS_END,))[0] if streams else None
+    longest = reference.times(Metric.LATENCY).quantile_bins((STREAMS_END,))[0] if streams else None
 
     def of(check: Check) -> Known | None:
         if check.metric is Metric.ERRORS:
             return Known(reference.failed_share)
+        if check.metric is Metric.SHARE:
+            return Known(reference.bad_share(check.share))
         if reference.answers(check) < answers_needed(check):
             return None
         if check.quantile is None:
             mean = reference.mean_score(check.score)
             return Known(1 - mean if lower_is_worse(check) else mean)
         x = tails[check.metric][check.quantile]
-        ends = x if check.metric is Metric.LATENCY else long
-        return None if x is None or ends is None else Known(1 - check.quantile, x, ends)
+        long = None if check.metric is Metric.LATENCY else longest
+        return None if x is None else Known(1 - check.quantile, x, x if long is None else max(x, long))
 
     return tuple(of(check) for check in checks)
 
@@ -114,6 +122,8 @@ def log_e(
         match check.metric:
             case Metric.ERRORS:
                 found[number] = _of_errors(check, margin, side, past, stratum)
+            case Metric.SHARE:
+                found[number] = _of_tallies(check, margin, side, past, stratum)
             case Metric.SCORE:
                 found[number] = _of_scores(check, margin, side, past, stratum)
             case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
@@ -123,7 +133,8 @@ def log_e(
                 assert_never(check.metric)
     if slow:
         effects = (conditional.WORSE if side is Side.WORSE else conditional.WITHIN).effects
-        rows = conditional.log_e(*np.array(tables).T, effects)
+        n_c, n_p, x_c, x_p = np.array(tables).T
+        rows = conditional.log_e(n_c, n_p, x_c, x_p, effects)
         for number, row in zip(slow, rows, strict=True):
             found[number] = row
     return tuple(found)
@@ -152,6 +163,14 @@ def _of_errors(check: Check, margin: Margin, side: Side, past: Known, stratum: S
         delta=delta,
         effects=grid_of(check, side).effects,
     )
+
+
+def _of_tallies(check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum) -> NDArray[np.float64]:
+    rho, delta = linear(margin)
+    candidate, stable = stratum.candidate.tally(check.share), stratum.stable.tally(check.share)
+    counts = (candidate.total, stable.total, candidate.bad, stable.bad)
+    effects = grid_of(check, side).effects
+    return betting.log_e(*counts, side=side, guess=past.guess, rho=rho, delta=delta, effects=effects)
 
 
 def _of_scores(check: Check, margin: Margin, side: Side, past: Known, stratum: Stratum) -> NDArray[np.float64]:
@@ -186,8 +205,8 @@ def threshold(past: Known, side: Side) -> int:
 
 
 def slowest_s(check: Check, margin: Margin, past: Known) -> float:
-    """After how many seconds a candidate's request that speaks against "within the margin" has ended; 0 for errors and
-    scores."""
+    """After how many seconds a candidate's request that speaks against "within the margin" has ended; 0 for what
+    has no quantile."""
     return 0.0 if check.quantile is None else lower_bound(past.ends + bins_of(margin, Side.WITHIN))
 
 

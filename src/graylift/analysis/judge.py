@@ -97,10 +97,10 @@ def observe(
     """
     state = _observe_pairs(spec, state, shadows)
     sample = unlabelled(windows)
-    if not any(window.requests or window.abandoned or window.scores for window in sample):
+    if not any(window.requests or window.abandoned or window.scores or window.external for window in sample):
         return state
-    scores = evidence.scores_of(spec.checks)
-    strata = tuple(stratum_from_windows(sample, split, scores) for split in state.splits)
+    names = evidence.names_of(spec.checks)
+    strata = tuple(stratum_from_windows(sample, split, names) for split in state.splits)
     pasts = evidence.known(spec.checks, state.reference)
     rollback = tuple(check.rollback_if_worse for check in spec.checks)
     against, limits = state.against, state.bounds
@@ -108,7 +108,7 @@ def observe(
         if stratum.can_compare:
             against = _follow(spec, rollback, Side.WORSE, LASTING, against, pasts, stratum)
             limits = bounds.follow(limits, spec.checks, pasts, stratum)
-    stable = sample_from_windows((window for window in sample if window.arm is Role.STABLE), scores)
+    stable = sample_from_windows((window for window in sample if window.arm is Role.STABLE), names)
     after = replace(
         state,
         against=against,
@@ -176,6 +176,11 @@ def _refuse_untestable(check: Check, margin: Margin) -> None:
                 raise ValueError(f"{check.name}: expected a signed difference such as -0.01 as margin, got {margin}")
             if evidence.lower_is_worse(check) is not (margin.value < 0):
                 raise ValueError(f"{check.name}: expected both margins to look the same way, got {margin}")
+        case Metric.SHARE:
+            if check.share is None or check.quantile is not None:
+                raise ValueError(f"{check.name}: expected the name of a share and no quantile")
+            if margin.kind is MarginKind.SCORE:
+                raise ValueError(f"{check.name}: expected points such as 0.5pp or a ratio as margin, got {margin}")
         case _:
             assert_never(check.metric)
     if margin.kind is MarginKind.POINTS and not 0 < margin.value <= _LARGEST_POINTS:

@@ -6,7 +6,7 @@ becomes the older one. It follows the day, its size does not grow, and it depend
 choice; no paper.
 
 Small n: a tau-quantile is not used before there were 1 / (1 - tau) answers, at least FEWEST, and a mean score not
-before FEWEST; the share of failures starts from a prior of PRIOR_REQUESTS requests. Cost: a histogram sum an interval.
+before FEWEST; shares start from a prior of PRIOR_REQUESTS requests. Cost: a histogram sum an interval.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from graylift.analysis.sample import NOTHING, Sample, added
 from graylift.domain.histogram import Histogram, merged
 from graylift.domain.spec import Check, Metric
+from graylift.domain.tally import tallied
 
 GENERATION = 5_000
 FEWEST = 10
@@ -60,13 +61,18 @@ class Reference:
         total = sum(found.mean * found.count for found in scores if found.mean is not None)
         return (total + PRIOR_SCORE) / (sum(found.count for found in scores) + 2 * PRIOR_SCORE)
 
+    def bad_share(self, name: str | None) -> float:
+        """A guess of the share of stable's events of that name that are bad, in (0, 1); measured, with a prior."""
+        tally = tallied((self.older.tally(name), self.newer.tally(name)))
+        return (tally.bad + PRIOR_FAILED) / (tally.total + PRIOR_REQUESTS)
+
 
 UNKNOWN = Reference()
 
 
 def answers_needed(check: Check) -> int:
     """How many answers of stable's a check takes: of a tau-quantile, until one of them is expected beyond it."""
-    if check.metric is Metric.ERRORS:
+    if check.metric in (Metric.ERRORS, Metric.SHARE):
         return 0
     return FEWEST if check.quantile is None else max(FEWEST, math.ceil(1 / (1 - check.quantile) - 1e-9))
 

@@ -14,6 +14,7 @@ from graylift.domain.evidence import Window
 from graylift.domain.histogram import EMPTY, Histogram, merged
 from graylift.domain.scores import NO_SCORES, ScoreCounts, scores_from_counts
 from graylift.domain.spec import Check, Metric
+from graylift.domain.tally import NO_EVENTS, Tally, tallied
 from graylift.domain.weights import Role
 
 
@@ -28,11 +29,12 @@ class Sample:
     ttft: Histogram = EMPTY
     tpot: Histogram = EMPTY
     scores: tuple[tuple[str, ScoreCounts], ...] = ()
+    external: tuple[tuple[str, Tally], ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Is there nothing in it to compare?"""
-        return not self.requests and not self.scores
+        return not (self.requests or self.scores or self.external)
 
     @property
     def failed_share(self) -> float | None:
@@ -48,7 +50,7 @@ class Sample:
                 return self.ttft
             case Metric.TPOT:
                 return self.tpot
-            case Metric.ERRORS | Metric.SCORE:
+            case Metric.ERRORS | Metric.SCORE | Metric.SHARE:
                 raise ValueError(f"{metric.value} is no time")
             case _:
                 assert_never(metric)
@@ -56,8 +58,12 @@ class Sample:
     def scored(self, name: str | None) -> ScoreCounts:
         return dict(self.scores).get(name or "", NO_SCORES)
 
+    def tally(self, name: str | None) -> Tally:
+        return dict(self.external).get(name or "", NO_EVENTS)
+
     def answers(self, check: Check) -> int:
-        """How many answers show what a check is about: all of them, those that streamed, or those that have a score."""
+        """How many answers show what a check is about: all of them, those that streamed, or those that have a score;
+        of events that others count, all."""
         match check.metric:
             case Metric.ERRORS:
                 return self.requests - self.failed
@@ -65,6 +71,8 @@ class Sample:
                 return self.times(check.metric).count
             case Metric.SCORE:
                 return self.scored(check.score).count
+            case Metric.SHARE:
+                return self.tally(check.share).total
             case _:
                 assert_never(check.metric)
 
@@ -81,6 +89,8 @@ class Sample:
                 return self.times(check.metric).quantile(check.quantile or 0.5)
             case Metric.SCORE:
                 return self.scored(check.score).mean
+            case Metric.SHARE:
+                return self.tally(check.share).share
             case _:
                 assert_never(check.metric)
 
@@ -119,7 +129,7 @@ def unlabelled(windows: Sequence[Window]) -> tuple[Window, ...]:
 
 
 def sample_from_windows(windows: Iterable[Window], names: Collection[str] = ()) -> Sample:
-    """The sum of windows, whatever they belong to, with the scores of these names alone."""
+    """The sum of windows, whatever they belong to, with the scores and the shares of these names alone."""
     return added(
         Sample(
             requests=w.requests,
@@ -129,6 +139,7 @@ def sample_from_windows(windows: Iterable[Window], names: Collection[str] = ()) 
             ttft=w.ttft,
             tpot=w.tpot,
             scores=tuple((name, found) for name, found in w.scores if name in names),
+            external=tuple((name, found) for name, found in w.external if name in names),
         )
         for w in windows
     )
@@ -154,6 +165,7 @@ def added(samples: Iterable[Sample]) -> Sample:
         ttft=_times(part.ttft for part in parts),
         tpot=_times(part.tpot for part in parts),
         scores=_scores(parts),
+        external=_external(parts),
     )
 
 
@@ -168,3 +180,8 @@ def _scores(parts: Sequence[Sample]) -> tuple[tuple[str, ScoreCounts], ...]:
         for name, scores in part.scores:
             counts.setdefault(name, Counter()).update(dict(scores.steps))
     return tuple((name, scores_from_counts(found)) for name, found in sorted(counts.items()))
+
+
+def _external(parts: Sequence[Sample]) -> tuple[tuple[str, Tally], ...]:
+    names = sorted({name for part in parts for name, _ in part.external})
+    return tuple((name, tallied(part.tally(name) for part in parts)) for name in names)

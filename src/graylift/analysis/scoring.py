@@ -53,17 +53,17 @@ def log_e(
     stable: NDArray[np.float64],
     *,
     side: Side,
-    guess: float,
+    guess: ArrayLike,
     delta: ArrayLike,
     effects: ArrayLike,
 ) -> NDArray[np.float64]:
     """Natural log of E, one for each effect.
 
     candidate, stable: scores at each knot, as `spread` gives them; shape S + (K,)
-    guess: m, in (0, 1); delta: of a shape that S can be stretched to. Returns that shape + (J,).
+    guess: m, in (0, 1), and delta: of shapes that S can be stretched to. Returns that shape + (J,).
     """
-    n_c, n_p, delta = np.broadcast_arrays(candidate.sum(axis=-1), stable.sum(axis=-1), delta)
-    bet = betting.stakes(n_c, n_p, side=side, guess=guess, rho=1.0, delta=delta, effects=effects)
+    n_c, n_p, m, delta = np.broadcast_arrays(candidate.sum(axis=-1), stable.sum(axis=-1), guess, delta)
+    bet = betting.stakes(n_c, n_p, side=side, guess=m, rho=1.0, delta=delta, effects=effects)
     lam, q, tilt, m = (part[..., None] for part in (bet.lam, bet.q, bet.tilt, bet.m))
     ours = np.log1p(lam * (KNOTS - q)) * candidate[..., None, :]
     theirs = np.log1p(-lam * tilt * (KNOTS - m)) * stable[..., None, :]

@@ -69,6 +69,9 @@ def compared(check: Check, candidate: Sample, stable: Sample) -> str:
         case Metric.ERRORS:
             left, right = ("none" if share is None else _share(share) for share in (ours, theirs))
             return f"errors {left} against {right}"
+        case Metric.SHARE:
+            left, right = ("none" if share is None else _share(share) for share in (ours, theirs))
+            return f"{subject(check)} {left} against stable's {right}"
         case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
             if ours is None or theirs is None:
                 known = "unknown, without an answer,"
@@ -87,7 +90,7 @@ def compared(check: Check, candidate: Sample, stable: Sample) -> str:
 def subject(check: Check) -> str:
     """What the check is about: `errors`, `p99 latency`, `p95 time to first token`, a score's own name."""
     match check.metric:
-        case Metric.ERRORS | Metric.SCORE:
+        case Metric.ERRORS | Metric.SCORE | Metric.SHARE:
             return check.name
         case Metric.LATENCY:
             what = "latency"
@@ -109,6 +112,8 @@ def noun(check: Check) -> str:
             return "streams"
         case Metric.SCORE:
             return "scores"
+        case Metric.SHARE:
+            return "events"
         case _:
             assert_never(check.metric)
 
@@ -117,6 +122,8 @@ def _cure(check: Check, candidate: Sample, stable: Sample) -> str:
     """Requests, but nothing of what a check needs in either arm: that will not come by waiting."""
     if not (candidate.requests and stable.requests) or stable.sized(check):
         return ""
+    if check.metric is Metric.SHARE:
+        return ", nor any of stable's: what is wrong with its source stands in the events"
     if check.metric is Metric.SCORE:
         return f", nor any of stable's: post scores called `{check.name}`, or take it out of judge.metrics"
     return ", nor any of stable's: clients that do not stream have none; judge `latency` instead"

@@ -89,7 +89,7 @@ class Traffic:
                 return self.ttft
             case Metric.TPOT:
                 return self.tpot
-            case Metric.ERRORS | Metric.SCORE:
+            case Metric.ERRORS | Metric.SCORE | Metric.SHARE:
                 raise ValueError(f"{metric.value} is no time")
             case _:
                 assert_never(metric)

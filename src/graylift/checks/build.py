@@ -66,7 +66,15 @@ async def build_side(
 
 def engine_spec_of(model: OnnxModel) -> EngineSpec:
     """What the release file asks to be built."""
-    return EngineSpec(model.onnx, model.runtime, model.threads, model.precision, model.profiles, model.calibration)
+    return EngineSpec(
+        model.onnx,
+        model.runtime,
+        model.threads,
+        model.precision,
+        model.profiles,
+        model.calibration,
+        model.settings,
+    )
 
 
 def _backend(manifest: Manifest, model: OnnxModel) -> ServedEngine:

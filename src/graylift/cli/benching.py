@@ -163,8 +163,9 @@ async def _target(
         spec = RevisionSpec(f"target-{number}", EndpointModel(url), _READY_WITHIN_S)
         revision = Revision(name, spec.name, f"{number:064}", RunningEndpoint(url), _READY_WITHIN_S)
         return _Target(text, Built(spec, revision, None), installation.artefacts)
-    if text.endswith(".onnx") and not (Path(text).parent / "manifest.json").exists():
-        manifest, _ = await built(installation, engine_spec(Path(text), runtime, threads=threads), quiet=quiet)
+    if text.endswith((".onnx", ".pt2")) and not (Path(text).parent / "manifest.json").exists():
+        own = Runtime.PYTORCH if text.endswith(".pt2") else runtime
+        manifest, _ = await built(installation, engine_spec(Path(text), own, threads=threads), quiet=quiet)
         root, digest = installation.artefacts, manifest.digest
     else:
         root, digest = found(text, installation.artefacts)

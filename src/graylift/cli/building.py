@@ -13,10 +13,12 @@ from graylift.cli.interrupts import INTERRUPTED, Interrupted, until_stopped
 from graylift.cli.live import console
 from graylift.cli.passport import document_from_manifest, passport, print_rows
 from graylift.cli.steps import steps
-from graylift.domain.engine import EngineSpec, Manifest, Precision, Profile, Runtime
+from graylift.domain.engine import EngineSpec, Manifest, Precision, Profile, Runtime, placement
+from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.child import build_engine
 from graylift.errors import CommandRefused
 from graylift.spec.profiles import profiles_from_texts
+from graylift.spec.settings import settings_from_texts
 
 
 def build(
@@ -26,13 +28,14 @@ def build(
     profiles: Sequence[str],
     threads: int,
     calibration: Path | None,
+    settings: Sequence[str],
     state: Path | None,
     *,
     as_json: bool,
 ) -> int:
     """EngineError if the model cannot be built. 130 if interrupted; nothing is kept then."""
     installation = installation_from(state)
-    spec = engine_spec(model, runtime, precision, profiles, threads, calibration)
+    spec = engine_spec(model, runtime, precision, profiles, threads, calibration, settings)
     try:
         manifest, found = asyncio.run(until_stopped(built(installation, spec, quiet=as_json)))
     except Interrupted:
@@ -44,7 +47,10 @@ def build(
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return 0
     console.print("found: these inputs were built here before" if found else "built", style="bold green")
-    print_rows(console, passport(manifest, folder))
+    rows = passport(manifest, folder)
+    if (placed := placement(ArtefactStore(installation.artefacts).inspect(manifest.digest).layers)) is not None:
+        rows.append(("placed", (placed,)))
+    print_rows(console, rows)
     console.print(f"look closer: graylift inspect {manifest.digest[:12]}", style="dim")
     return 0
 
@@ -56,6 +62,7 @@ def engine_spec(
     profiles: Sequence[str] = (),
     threads: int = 1,
     calibration: Path | None = None,
+    settings: Sequence[str] = (),
 ) -> EngineSpec:
     """What the options ask for. CommandRefused if they contradict each other."""
     if precision is Precision.INT8 and calibration is None:
@@ -69,6 +76,7 @@ def engine_spec(
         precision=precision,
         profiles=_profiles(profiles),
         calibration=None if calibration is None else str(calibration.absolute()),
+        settings=_settings(runtime, settings),
     )
 
 
@@ -84,6 +92,13 @@ async def built(installation: Installation, spec: EngineSpec, *, quiet: bool) ->
 
         manifest = await build_engine(spec, installation.artefacts, progress)
     return manifest, found
+
+
+def _settings(runtime: Runtime, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    try:
+        return settings_from_texts(runtime, texts)
+    except ValueError as exc:
+        raise CommandRefused(f"--set: {exc}") from exc
 
 
 def _profiles(texts: Sequence[str]) -> tuple[Profile, ...]:

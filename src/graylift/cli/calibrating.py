@@ -46,11 +46,11 @@ def calibrate(
         for check in checks:
             found[check.name] = _of_reports(check, reports, service)
     else:
-        replicas = recorded(read(file) for file in files)
+        replicas = recorded((read(file) for file in files), checks)
         told = tuple(sentence for one in replicas for sentence in one.told)
         for check in checks:
             length_s = fitting_length(replicas, wander.needed(check.quantile or 0.5))
-            found[check.name] = _of_blocks(check, [blocks_of(one, length_s) for one in replicas])
+            found[check.name] = _of_blocks(check, [blocks_of(one, check.metric, length_s) for one in replicas])
     narrow = [check for check in checks if _is_narrow(check, found[check.name])] if rules is not None else []
     if as_json:
         sys.stdout.write(json.dumps(_structure(checks, found, narrow, told), indent=2, ensure_ascii=False) + "\n")
@@ -80,7 +80,7 @@ def _stored(store: SqlStore, service: str) -> tuple[IntervalReport, ...]:
 def _of_reports(check: Check, reports: Sequence[IntervalReport], service: str) -> Wander | None:
     """By the shortest block that says something; gateways see one stable, so each is a series of its own."""
     for length_s in LENGTHS_S:
-        series = blocks_from_reports(reports, service, length_s)
+        series = blocks_from_reports(reports, service, check.metric, length_s)
         found = [one for one in (_of_blocks(check, [blocks]) for blocks in series) if one is not None]
         if found:
             return max(found, key=lambda one: one.sd)

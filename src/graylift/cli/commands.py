@@ -20,9 +20,9 @@ from graylift.errors import CommandRefused
 from graylift.spec import load
 
 
-def run(file: Path, state: Path | None, listen: str | None, envoy: Path | None, *, plain: bool) -> int:
+def run(file: Path, state: Path | None, listen: str | None, envoy: Path | None, api: str | None, *, plain: bool) -> int:
     spec = load(file)
-    installation = installation_from(state, listen, envoy)
+    installation = installation_from(state, listen, envoy, api)
     with open_store(installation, make=True) as store:
         screen = screen_for(console, plain=plain)
         try:
@@ -37,8 +37,8 @@ def run(file: Path, state: Path | None, listen: str | None, envoy: Path | None, 
     return exit_code_of(release.phase)
 
 
-def up(state: Path | None, listen: str | None, envoy: Path | None) -> None:
-    installation = installation_from(state, listen, envoy)
+def up(state: Path | None, listen: str | None, envoy: Path | None, api: str | None) -> None:
+    installation = installation_from(state, listen, envoy, api)
     with open_store(installation, make=True) as store:
         if somebody_acts(store):
             console.print("another graylift controls this installation; this one takes over when it ends")
@@ -73,6 +73,7 @@ def steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None
 async def _serve(installation: Installation, store: SqlStore) -> None:
     async with controlled(installation, store) as controller:
         console.print(f"gateway on {installation.url}; state in {installation.state}")
+        console.print("the page for people, and the API, are where `graylift status` says")
         console.print("start a release beside this with `graylift run FILE`; Ctrl-C leaves the traffic as it is")
         try:
             await until_stopped(_print_events(store), controller)

@@ -27,7 +27,7 @@ from graylift.cli.installation import Installation, installation_from
 from graylift.cli.interrupts import INTERRUPTED, Interrupted, until_stopped
 from graylift.cli.live import screen_for
 from graylift.cli.reporting import ReportFormat, report_text
-from graylift.cli.run import controlled, follow
+from graylift.cli.run import controlled, show
 from graylift.cli.wiring import end_everything
 from graylift.demo.catalogue import Variant
 from graylift.demo.models import default_cache
@@ -114,7 +114,7 @@ async def _releases(
             screen = screen_for(console, plain=plain)
             try:
                 async with asyncio.timeout(TRAFFIC_AT_MOST_S):
-                    release = await until_stopped(follow(store, command, screen), controller)
+                    release = await until_stopped(show(installation, store, command, screen), controller)
             except TimeoutError:
                 stuck = newest_release(store, scenario.service)
                 raise GrayliftError(

@@ -32,8 +32,8 @@ def open_store(installation: Installation, *, make: bool = False) -> Generator[S
         installation.state.mkdir(parents=True, exist_ok=True)
     elif not installation.store_file.exists():
         raise CommandRefused(
-            f"there is no Graylift in {installation.state}: start one with `graylift run FILE` or `graylift up`, "
-            "or name its directory with --state"
+            f"nothing was released in {installation.state} yet: begin with `graylift run FILE` or `graylift up`, "
+            "or name another directory with --state"
         )
     store = SqlStore(f"sqlite:///{installation.store_file}")
     try:

@@ -8,12 +8,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from graylift.cli.installation import installation_from
 from graylift.cli.live import console
 from graylift.cli.passport import document_from_manifest, passport, print_rows
-from graylift.domain.engine import Inspection, Manifest
+from graylift.domain.engine import Inspection, Manifest, placement
 from graylift.engine.artefacts import ArtefactStore
 from graylift.engine.load import why_foreign
 from graylift.errors import CommandRefused, EngineError
@@ -35,7 +36,7 @@ def inspect(target: str, state: Path | None, *, as_json: bool) -> None:
         document = {
             **document_from_manifest(manifest, folder),
             "graph": dict(inspection.graph),
-            "layers": [{"name": each.name, "kind": each.kind, "datatype": each.datatype} for each in inspection.layers],
+            "layers": [asdict(layer) for layer in inspection.layers],
             "runs_on": inspection.runs_on,
             "runs_here": why_not is None,
             "why_not_here": why_not,
@@ -85,6 +86,8 @@ def _layers(inspection: Inspection) -> tuple[str, ...]:
         return (before, f"{inspection.manifest.runtime.value} does not tell what it made of them")
     kinds = Counter(each.kind for each in inspection.layers).most_common()
     lines = [before, f"{len(inspection.layers):,} layers in the engine: {_counted(kinds)}"]
+    if (placed := placement(inspection.layers)) is not None:
+        lines.append(placed)
     datatypes = Counter(each.datatype for each in inspection.layers if each.datatype is not None).most_common()
     if datatypes:
         lines.append(f"they give {_counted(datatypes)}")

@@ -13,36 +13,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graylift.analysis import kayenta
+from graylift.analysis.evidence import scores_of
 from graylift.cli.live import console
 from graylift.cli.method import Method
 from graylift.domain.judgement import Ruling, Verdict
-from graylift.domain.spec import JudgeSpec, Stage
+from graylift.domain.spec import JudgeSpec, ReleaseSpec, Stage
 from graylift.domain.weights import Role, Weights
 from graylift.replay.course import course_from, length_for
 from graylift.replay.points import points_of
 from graylift.replay.reading import Table, read
-from graylift.replay.records import Records, records_from
+from graylift.replay.records import COLUMNS, Records, records_from
 from graylift.replay.replaying import Replay, replay
 from graylift.spec import DEFAULT, effective_margins, load_rules
 
 EXIT_CODES = {Ruling.PASS: 0, Ruling.FAIL: 3, Ruling.INCONCLUSIVE: 5}
 STYLES = {Ruling.PASS: "bold green", Ruling.FAIL: "bold red", Ruling.INCONCLUSIVE: "bold yellow"}
 
-_NOT_JUDGED = ("ttft_ms", "tpot_ms", "output_tokens")
-
 
 def judge(stable: Path, candidate: Path, rules: Path | None, method: Method, *, as_json: bool) -> int:
     """Exit code: 0 PASS, 3 FAIL, 5 INCONCLUSIVE."""
-    tables = read(stable), read(candidate)
-    ours, theirs = (records_from(table) for table in reversed(tables))
+    release = None if rules is None else load_rules(rules)
+    # What was recorded are requests of either revision, never pairs of answers.
+    spec = DEFAULT if release is None else replace(release.judge, shadow=None)
+    tables = tuple(read(path, scores_of(spec.checks)) for path in (stable, candidate))
+    theirs, ours = (records_from(table, spec.checks) for table in tables)
     if method is Method.KAYENTA:
-        return _kayenta(theirs, ours, _rules(rules, set())[0], as_json=as_json)
+        return _kayenta(theirs, ours, spec, as_json=as_json)
     length_s = length_for(theirs, ours)
     course = course_from(theirs, ours, length_s)
-    spec, stages = _rules(rules, {weights for interval in course.intervals for weights in interval.began})
-    found = replay(spec, stages, course, theirs, ours)
-    told = (*found.told, *_not_judged(tables))
+    seen = {weights for interval in course.intervals for weights in interval.began}
+    found = replay(spec, _stages(release, spec, seen), course, theirs, ours)
+    told = (*found.told, *_not_judged(spec, *tables))
     if as_json:
         sys.stdout.write(json.dumps(structure_from(found, told, length_s), indent=2, ensure_ascii=False) + "\n")
     else:
@@ -132,26 +137,34 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _rules(file: Path | None, seen: set[Weights]) -> tuple[JudgeSpec, dict[Weights, Stage]]:
-    """The judge, and what is asked of each weight: by the file, and by the defaults where it does not name one."""
-    named: dict[Weights, Stage] = {}
-    spec = DEFAULT
-    if file is not None:
-        release = load_rules(file)
-        # What was recorded are requests of either revision, never pairs of answers.
-        spec = replace(release.judge, shadow=None)
-        named = {stage.weights: stage for stage in release.stages if stage.shadow is None}
+def _stages(release: ReleaseSpec | None, spec: JudgeSpec, seen: set[Weights]) -> dict[Weights, Stage]:
+    """What is asked of each weight: by the file, and by the defaults where it does not name one."""
+    stages = () if release is None else release.stages
+    named = {stage.weights: stage for stage in stages if stage.shadow is None}
     usual = {
         weights: Stage(weights, 0.0, promote_if_within=tuple(effective_margins(weights, spec.checks, ())))
         for weights in seen
     }
-    return spec, usual | named
+    return usual | named
 
 
-def _not_judged(tables: tuple[Table, ...]) -> Iterator[str]:
-    for column in dict.fromkeys(name for table in tables for name in (*table.numbers, *table.others)):
-        if column in _NOT_JUDGED or any(column in table.others for table in tables):
-            yield f"the column `{column}` is not judged; errors and latency are"
+def _not_judged(spec: JudgeSpec, stable: Table, candidate: Table) -> Iterator[str]:
+    judged = {check.metric for check in spec.checks}
+    columns = [column for metric, column in COLUMNS.items() if metric not in judged]
+    for column in dict.fromkeys(name for table in (stable, candidate) for name in (*table.numbers, *table.others)):
+        if column in columns or column in (*stable.others, *candidate.others):
+            yield f"the column `{column}` is not judged; {', '.join(check.name for check in spec.checks)} are"
+    lengths = [_mean(table.numbers.get("output_tokens")) for table in (candidate, stable)]
+    if lengths[0] is not None and lengths[1]:
+        yield (
+            f"the candidate's answers have {lengths[0]:.1f} output tokens on average, {lengths[0] / lengths[1]:.2f}x "
+            f"stable's {lengths[1]:.1f}; told, not judged: another length is no fault by itself"
+        )
+
+
+def _mean(numbers: NDArray[np.float64] | None) -> float | None:
+    known = numbers[np.isfinite(numbers)] if numbers is not None else ()
+    return float(np.mean(known)) if len(known) else None
 
 
 def _lines(found: Replay, told: tuple[str, ...], length_s: float) -> Iterator[tuple[str, str]]:

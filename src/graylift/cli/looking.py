@@ -93,6 +93,7 @@ def _status_of_all(installation: Installation, store: SqlStore, *, as_json: bool
             {
                 "gateway": installation.url,
                 "controller": "running" if acts else "away",
+                "api": installation.api_url if acts else None,
                 "services": [
                     {
                         "service": tracked.service.name,
@@ -107,6 +108,8 @@ def _status_of_all(installation: Installation, store: SqlStore, *, as_json: bool
         )
         return
     console.print(f"gateway {installation.url}, controller {'running' if acts else 'away: `graylift up` starts one'}")
+    if acts and installation.api_url is not None:
+        console.print(f"page and API {installation.api_url}")
     for tracked in services:
         stable = tracked.service.stable.name if tracked.service.stable else "nothing yet"
         console.print(f"[bold]{tracked.service.name}[/bold]  stable {stable}")

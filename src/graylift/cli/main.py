@@ -66,6 +66,17 @@ Envoy = Annotated[
     Path | None,
     typer.Option("--envoy", envvar="GRAYLIFT_ENVOY", help="Your own Envoy binary (1.40) instead of the packaged one."),
 ]
+Api = Annotated[
+    str | None,
+    typer.Option(
+        "--api",
+        envvar="GRAYLIFT_API",
+        metavar="HOST:PORT",
+        help="Where the HTTP API listens while this runs; port 0 for a free one, which `graylift status` tells. "
+        "Default: as the state directory remembers, else a free port of 127.0.0.1.",
+        show_default=False,
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live view, also on a terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stays in the events and in the report.")]
@@ -95,7 +106,15 @@ def graylift(
 
 
 @app.command(rich_help_panel=RELEASES)
-def run(file: File, state: State = None, listen: Listen = None, envoy: Envoy = None, *, plain: Plain = False) -> None:
+def run(
+    file: File,
+    state: State = None,
+    listen: Listen = None,
+    envoy: Envoy = None,
+    api: Api = None,
+    *,
+    plain: Plain = False,
+) -> None:
     """Run one release to its end: check, start, shift traffic stage by stage, promote or roll back.
 
     Starts what is not running yet (gateway, model servers) and leaves it running: the gateway goes on serving after the
@@ -105,11 +124,11 @@ def run(file: File, state: State = None, listen: Listen = None, envoy: Envoy = N
     with _explained():
         from graylift.cli import commands
 
-        raise typer.Exit(commands.run(file, state, listen, envoy, plain=plain))
+        raise typer.Exit(commands.run(file, state, listen, envoy, api, plain=plain))
 
 
 @app.command(rich_help_panel=RELEASES)
-def up(state: State = None, listen: Listen = None, envoy: Envoy = None) -> None:
+def up(state: State = None, listen: Listen = None, envoy: Envoy = None, api: Api = None) -> None:
     """Keep gateway, model servers and controller up, for any number of services, until Ctrl-C or SIGTERM.
 
     Start releases beside it with [bold]graylift run FILE[/bold]. Stopping it leaves the gateway and the servers
@@ -118,7 +137,7 @@ def up(state: State = None, listen: Listen = None, envoy: Envoy = None) -> None:
     with _explained():
         from graylift.cli import commands
 
-        commands.up(state, listen, envoy)
+        commands.up(state, listen, envoy, api)
 
 
 @app.command(rich_help_panel=RELEASES)
@@ -190,7 +209,12 @@ def check(
     "--profile attention_mask=1x8,8x128,32x512[/bold]. An input that is named again begins the next profile.",
 )
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model; its external data lies beside it.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx", help="The model; its external data lies beside it. For --runtime pytorch a .pt2."
+        ),
+    ],
     runtime: Annotated[Runtime, typer.Option(help="What will execute it.")] = Runtime.ONNXRUNTIME,
     precision: Annotated[
         Precision, typer.Option(help="The numbers it computes with; fp32 lowers nothing.")
@@ -205,6 +229,10 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(help="Real inputs (.npz, samples along the first axis), for int8 alone.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the runtime, as in provider=cuda. Repeatable."),
+    ] = None,
     state: State = None,
     *,
     as_json: AsJson = False,
@@ -216,8 +244,8 @@ def build(
     with _explained():
         from graylift.cli import building
 
-        code = building.build(model, runtime, precision, profile or (), threads, calibration, state, as_json=as_json)
-        raise typer.Exit(code)
+        asked = (model, runtime, precision, profile or (), threads, calibration, settings or ())
+        raise typer.Exit(building.build(*asked, state, as_json=as_json))
 
 
 @app.command(rich_help_panel=ENGINES)
@@ -246,7 +274,11 @@ def inspect(
 )
 def bench(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An ONNX file, an engine (digest or path), or http://HOST:PORT.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="An ONNX file, a program of PyTorch (.pt2), an engine (digest or path), or http://HOST:PORT.",
+        ),
     ],
     other: Annotated[
         str | None, typer.Argument(metavar="[TARGET2]", help="Another one, measured in turn with the first.")

@@ -10,7 +10,7 @@ from graylift.adapters.sql_store import SqlStore
 from graylift.cli.desk import command_of, is_over, newest_release, outcome_of, somebody_acts, view_of
 from graylift.cli.installation import Installation
 from graylift.cli.interrupts import until_stopped
-from graylift.cli.live import Screen
+from graylift.cli.live import Screen, console
 from graylift.cli.wiring import control
 from graylift.domain.release import Command, CommandKind, Phase, Release
 from graylift.domain.spec import ReleaseSpec
@@ -53,7 +53,7 @@ async def run_release(installation: Installation, store: SqlStore, spec: Release
     command = command_of(spec.service, CommandKind.START, spec=spec)
     store.append(command)
     async with controlled(installation, store) as controller:
-        return await until_stopped(follow(store, command, screen), controller)
+        return await until_stopped(show(installation, store, command, screen), controller)
 
 
 async def tell(installation: Installation, store: SqlStore, command: Command) -> str:
@@ -66,6 +66,13 @@ async def tell(installation: Installation, store: SqlStore, command: Command) ->
             release = await until_stopped(_over(store, command.service), controller)
             outcome = f"{release.id} is {release.phase.value}: {release.reason}"
         return outcome
+
+
+async def show(installation: Installation, store: SqlStore, command: Command, screen: Screen) -> Release:
+    """`follow`, after saying where a browser shows the same."""
+    await outcome_of(store, command)
+    console.print(f"live in a browser: {installation.api_url}/releases/{newest_release(store, command.service).id}")
+    return await follow(store, command, screen)
 
 
 async def follow(store: SqlStore, command: Command, screen: Screen) -> Release:

@@ -44,7 +44,8 @@ _OUTCOME_STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One arm over the newest RECENT_S seconds. `error_share` and the quantiles are None without requests."""
+    """One arm over the newest RECENT_S seconds. `error_share` and the quantiles are None without requests; the p95 of
+    time to first token and per output token are None without streams."""
 
     role: Role
     revision: str
@@ -52,6 +53,8 @@ class Arm:
     error_share: float | None
     p50_s: float | None
     p99_s: float | None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ def view_from(release: Release, weights: Weights, reports: Sequence[IntervalRepo
             error_share=sum(window.failed for window in windows) / requests if requests else None,
             p50_s=latency.quantile(0.5),
             p99_s=latency.quantile(0.99),
+            ttft_s=merged(window.ttft for window in windows).quantile(0.95),
+            tpot_s=merged(window.tpot for window in windows).quantile(0.95),
         )
 
     return View(
@@ -182,6 +187,7 @@ def line_from_view(view: View) -> str:
     arms = "; ".join(
         f"{arm.role.value} {arm.revision}: {arm.rate:.0f} req/s, errors {_share(arm.error_share)},"
         f" p50 {_duration(arm.p50_s)}, p99 {_duration(arm.p99_s)}"
+        + ("" if arm.ttft_s is None else f", ttft p95 {_duration(arm.ttft_s)}, {_duration(arm.tpot_s)}/token")
         for arm in (view.stable, view.candidate)
     )
     rulings = ", ".join(f"{v.check} {v.ruling.value}" for v in release.judgement.verdicts) if release.judgement else ""
@@ -201,7 +207,8 @@ def _headline(release: Release, now: float) -> Text:
 
 def _arms(view: View) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left")
-    for heading in ("arm", "weight", "req/s", "errors", "p50", "p99"):
+    streams = any(arm.ttft_s is not None for arm in (view.stable, view.candidate))
+    for heading in ("arm", "weight", "req/s", "errors", "p50", "p99", *(("ttft p95", "tpot p95") if streams else ())):
         table.add_column(heading, justify="left" if heading == "arm" else "right", style=None, header_style="dim")
     table.columns[0].header = f"last {RECENT_S:g} s"
     for arm, weights in ((view.stable, Weights(view.weights.stable)), (view.candidate, view.weights)):
@@ -212,6 +219,7 @@ def _arms(view: View) -> Table:
             Text(_share(arm.error_share), style="bold red" if arm.error_share else ""),
             _duration(arm.p50_s),
             _duration(arm.p99_s),
+            *((_duration(arm.ttft_s), _duration(arm.tpot_s)) if streams else ()),
         )
     return table
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from graylift.adapters.clock import SystemClock
+from graylift.adapters.otlp import OtlpSource
 from graylift.adapters.processes import ProcessDeployer
+from graylift.adapters.prometheus import PrometheusSource
 from graylift.adapters.sql_store import SqlStore
 from graylift.checks.checklist import LocalChecklist
 from graylift.cli.desk import holder
@@ -15,6 +17,7 @@ from graylift.cli.installation import Installation
 from graylift.controller import Controller
 from graylift.gateway.agent import GatewayAgent
 from graylift.gateway.config import GatewayConfig
+from graylift.ports import MetricSource
 
 GATEWAY_NAME = "local"
 
@@ -36,7 +39,11 @@ def deployer_of(installation: Installation) -> ProcessDeployer:
 
 
 def controller_of(
-    installation: Installation, store: SqlStore, agent: GatewayAgent, deployer: ProcessDeployer
+    installation: Installation,
+    store: SqlStore,
+    agent: GatewayAgent,
+    deployer: ProcessDeployer,
+    metrics: Sequence[MetricSource] = (),
 ) -> Controller:
     return Controller(
         store=store,
@@ -46,6 +53,7 @@ def controller_of(
         checklist=LocalChecklist(installation.artefacts),
         clock=SystemClock(),
         holder=holder(),
+        metrics=metrics,
     )
 
 
@@ -54,15 +62,22 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     """A controller with its gateway agent, acting while the block is open. Yields the controller's task.
 
     Leaving the block ends the control plane alone: Envoy and the model servers serve on, and whoever opens the next
-    block adopts them.
+    block adopts them. CommandRefused if the API's port is taken.
     """
+    from graylift.api import ApiServer, create_app  # FastAPI takes as long to import as all the rest
+
     installation.remember()
     agent = gateway_of(installation)
     deployer = deployer_of(installation)
+    prometheus, otlp = PrometheusSource(), OtlpSource()
+    app = create_app(store, agent, otlp, SystemClock(), installation.api_host)
+    api = ApiServer(app, installation.api_host, installation.api_port)
     stop = asyncio.Event()
     await agent.start()
     try:
-        controller = controller_of(installation, store, agent, deployer)
+        await api.start()
+        installation.say_api(api.address)
+        controller = controller_of(installation, store, agent, deployer, (prometheus, otlp))
         task = asyncio.create_task(controller.run(stop), name="controller")
         try:
             yield task
@@ -70,6 +85,8 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
             stop.set()
             await task
     finally:
+        await api.close()
+        await prometheus.close()
         await deployer.close()
         await agent.close()
 

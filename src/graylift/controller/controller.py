@@ -20,7 +20,18 @@ from graylift.domain.release import CheckReport, Phase
 from graylift.domain.revision import Instance, InstanceState, Revision, RunningEndpoint
 from graylift.domain.routing import GatewayState, RoutingTable
 from graylift.errors import DeployError, GatewayError, GrayliftError, LeaseLost, StoreError
-from graylift.ports import Checklist, Clock, Deployer, EvidenceSource, Lease, ReleaseStore, Router, Snapshot, Tracked
+from graylift.ports import (
+    Checklist,
+    Clock,
+    Deployer,
+    EvidenceSource,
+    Lease,
+    MetricSource,
+    ReleaseStore,
+    Router,
+    Snapshot,
+    Tracked,
+)
 
 LOOK_S = 1.0
 """The longest time between two looks."""
@@ -50,10 +61,12 @@ class Controller:
         checklist: Checklist,
         clock: Clock,
         holder: str,
+        metrics: Sequence[MetricSource] = (),
     ) -> None:
         self._store = store
         self._router = router
         self._evidence = evidence
+        self._metrics = tuple(metrics)
         self._deployer = deployer
         self._checklists = Checklists(checklist, when_one_ends=self.nudge)
         self._clock = clock
@@ -166,7 +179,7 @@ class Controller:
             gateways=tuple(gateways),
             instances=await self._see_servers(snapshot, now),
             # A report counts as one gateway's share of all, so it waits until it is known how many there are.
-            reports=await self._read(snapshot, now) if gateways else (),
+            reports=(*await self._read(snapshot, now), *await self._read_metrics(snapshot, now)) if gateways else (),
             checks=self._see_checks(snapshot, now),
             ended_checks={
                 t.release.id: self._checklists.results(t.release) for t in snapshot.services if t.release is not None
@@ -210,6 +223,23 @@ class Controller:
             self._troubles.note("evidence", str(error), now, snapshot.services)
             return ()
         self._troubles.over("evidence", now, snapshot.services)
+        return tuple(reports)
+
+    async def _read_metrics(self, snapshot: Snapshot, now: float) -> tuple[IntervalReport, ...]:
+        """What is counted elsewhere. A source that is in trouble gives nothing: that is INCONCLUSIVE, and is told."""
+        wanted = {
+            one.source: (t, one) for t in snapshot.services for one in rollout.wanted_metrics(t.service, t.release)
+        }
+        reports: list[IntervalReport] = []
+        ill: dict[str, str] = {}
+        for source in self._metrics:
+            reports += await source.read([one for _, one in wanted.values()], snapshot.cursors)
+            ill |= dict(source.troubles())
+        for name, (tracked, _) in wanted.items():
+            if name in ill:
+                self._troubles.note(f"metric {name}", ill[name], now, (tracked,))
+            else:
+                self._troubles.over(f"metric {name}", now, (tracked,))
         return tuple(reports)
 
     async def _has_reports(self) -> bool:

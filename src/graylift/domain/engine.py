@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Runtime(Enum):
-    """What executes an engine. A member stands here only once its module works."""
+    """What executes an engine. A member stands here only once its module works.
+
+    PYTORCH is what engines are compared with, and is never released.
+    """
 
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+    PYTORCH = "pytorch"
 
 
 class Precision(Enum):
@@ -55,7 +61,7 @@ class Profile:
 class EngineSpec:
     """What to build. Equal specs on one machine with one runtime version give one artefact.
 
-    onnx:        absolute path of the source model
+    onnx:        absolute path of the source model; for PYTORCH of a program (.pt2)
     threads:     threads for one inference
     profiles:    shapes to build for; requests outside all of them are refused. None: every shape the model allows
     calibration: absolute path of an .npz with one array for each input, samples along the first axis; for INT8 alone
@@ -100,11 +106,28 @@ class Layer:
     """One step that an engine executes, in its runtime's words.
 
     datatype: of what it gives, as in `TensorSpec`; None where the runtime does not tell
+    provider: which part of the runtime took it, as the setting `provider` says it; None where there is but one
     """
 
     name: str
     kind: str
     datatype: str | None = None
+    provider: str | None = None
+
+
+def placement(layers: Sequence[Layer]) -> str | None:
+    """How many layers each provider took, and which ones the CPU had to. None where there is but one provider."""
+    counts = Counter(layer.provider for layer in layers if layer.provider is not None)
+    if not counts:
+        return None
+    taken = ", ".join(f"{provider} takes {count:,}" for provider, count in sorted(counts.items()) if provider != "cpu")
+    fallen = [f"{layer.kind} {layer.name!r}" for layer in layers if layer.provider == "cpu"]
+    more = f" and {len(fallen) - _LISTED:,} more" if len(fallen) > _LISTED else ""
+    rest = f"{len(fallen):,} fell back to the CPU: {', '.join(fallen[:_LISTED])}{more}" if fallen else "none fell back"
+    return f"of {len(layers):,} nodes {taken}; {rest}"
+
+
+_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import Enum
 from graylift.domain.histogram import EMPTY, Histogram
 from graylift.domain.scores import ScoreCounts
 from graylift.domain.shadow import ShadowWindow
+from graylift.domain.tally import Tally
 from graylift.domain.weights import Role
 
 INTERVAL_S = 1.0
@@ -116,6 +117,7 @@ class Window:
     ttft, tpot: ttft_s and tpot_s of the OK ones that have them
     input_tokens, output_tokens: of the OK ones together
     scores:   (name, scores) that came in this interval, ascending by name; of whatever share of the answers has any
+    external: (metric, events) that were counted elsewhere, ascending by metric; such a window has no requests
     """
 
     service: str
@@ -137,6 +139,7 @@ class Window:
     input_tokens: int = 0
     output_tokens: int = 0
     scores: tuple[tuple[str, ScoreCounts], ...] = ()
+    external: tuple[tuple[str, Tally], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

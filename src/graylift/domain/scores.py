@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
 
 STEPS = 1_000
 """Step `s` stands for the score s / STEPS; there are STEPS + 1 of them."""
@@ -42,3 +43,30 @@ NO_SCORES = ScoreCounts()
 
 def scores_from_counts(counts: Counter[int]) -> ScoreCounts:
     return ScoreCounts(tuple(sorted((step, count) for step, count in counts.items() if count > 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What somebody says of an answer. value: from 0 to 1"""
+
+    request_id: str
+    name: str
+    value: float
+
+
+class ScoreFate(Enum):
+    """COUNTED: for the arm that its request was assigned to. REPEATED: counted before, and not again. UNKNOWN: no such
+    request is remembered. REFUSED: it cannot be counted."""
+
+    COUNTED = "counted"
+    REPEATED = "repeated"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What became of one score. why: for what was not counted, with the cure"""
+
+    fate: ScoreFate
+    why: str | None = None

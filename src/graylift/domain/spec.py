@@ -7,6 +7,7 @@ from enum import Enum
 from typing import assert_never
 
 from graylift.domain.engine import Precision, Profile, Runtime
+from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
 
 
@@ -68,6 +69,7 @@ class OnnxModel:
     threads: threads for one inference
     precision, profiles, calibration: see `EngineSpec`
     inputs, outputs: renamings where the model's own tensor names differ from the served ones
+    settings: see `EngineSpec`
     """
 
     onnx: str
@@ -79,6 +81,7 @@ class OnnxModel:
     inputs: tuple[TensorName, ...] = ()
     outputs: tuple[TensorName, ...] = ()
     serving: Serving = Serving()
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +137,15 @@ class Margin:
 class Metric(Enum):
     """What is judged on traffic. ERRORS: share of assigned requests that failed. LATENCY: seconds as clients see it.
     TTFT, TPOT: of streamed answers, seconds to the first token and for each token after it.
-    SCORE: how good the answers were, from 0 to 1, by a measure of the user's."""
+    SCORE: how good the answers were, from 0 to 1, by a measure of the user's.
+    SHARE: of events that somebody else counts, the share of bad ones."""
 
     ERRORS = "errors"
     LATENCY = "latency"
     TTFT = "ttft"
     TPOT = "tpot"
     SCORE = "score"
+    SHARE = "share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,8 @@ class Check:
 
     quantile: in (0, 1) for LATENCY, TTFT and TPOT; None for the others
     score:    the measure's name, for SCORE; None for the others
+    share:    the user's name for it, for SHARE; None for the others
+    origin:   where a SHARE is read; None for the others
     """
 
     metric: Metric
@@ -156,12 +163,14 @@ class Check:
     rollback_if_worse: Margin
     promote_if_within: Margin
     score: str | None = None
+    share: str | None = None
+    origin: MetricOrigin | None = None
 
     @property
     def name(self) -> str:
-        """How people call it, unique in a release: `errors`, `latency p99`, `ttft p99.9`, a score's own name."""
-        if self.score is not None:
-            return self.score
+        """How people call it, unique in a release: `errors`, `latency p99`, `ttft p99.9`, a name of the user's."""
+        if (own := self.score or self.share) is not None:
+            return own
         if self.quantile is None:
             return self.metric.value
         return f"{self.metric.value} p{self.quantile * 100:.10g}"

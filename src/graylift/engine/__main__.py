@@ -23,6 +23,7 @@ from graylift.engine.trial import try_engine, try_source
 from graylift.engine.vendors import vendor_of
 from graylift.errors import EngineError
 from graylift.spec.profiles import profiles_from_texts
+from graylift.spec.settings import settings_from_texts
 
 
 def main() -> int:
@@ -108,7 +109,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", action="append", default=[], metavar="NAME=MIN,OPT,MAX",
         help="shapes of one input to build for, as in input_ids=1x8,8x128,32x512; may be repeated")  # fmt: skip
     command.add_argument("--calibration", type=Path, metavar="PATH", help="samples (.npz) to find 8-bit ranges with")
-    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", type=_setting,
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
         help="a setting of the runtime, as in workspace=4GiB; may be repeated")  # fmt: skip
 
 
@@ -120,15 +121,8 @@ def _spec_from(arguments: argparse.Namespace) -> EngineSpec:
         precision=arguments.precision,
         profiles=profiles_from_texts(arguments.profile),
         calibration=None if arguments.calibration is None else str(arguments.calibration.resolve()),
-        settings=tuple(sorted(arguments.set)),
+        settings=settings_from_texts(arguments.runtime, arguments.set),
     )
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is no setting: write NAME=VALUE, as in workspace=4GiB")
-    return name, value
 
 
 def _our_stdout() -> int:

@@ -117,7 +117,7 @@ class ArtefactStore:
         try:
             document: dict[str, Any] = orjson.loads(file.read_bytes())
             graph = tuple((str(operator), int(count)) for operator, count in document["graph"])
-            layers = tuple(Layer(e["name"], e["kind"], e["datatype"]) for e in document["layers"])
+            layers = tuple(Layer(e["name"], e["kind"], e["datatype"], e.get("provider")) for e in document["layers"])
         except OSError as exc:
             raise EngineError(f"cannot read {file}: {exc.strerror}; delete {file.parent} and build it again") from exc
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
@@ -172,7 +172,9 @@ class ArtefactStore:
             profiles=spec.profiles,
         )
         (part / "manifest.json").write_bytes(json_from_manifest(manifest))
-        layers = {"graph": operators_of(read_model(Path(spec.onnx))), "layers": compiled.layers}
+        # What PyTorch runs is the program itself.
+        graph = () if spec.runtime is Runtime.PYTORCH else operators_of(read_model(Path(spec.onnx)))
+        layers = {"graph": graph, "layers": compiled.layers}
         (part / "layers.json").write_bytes(orjson.dumps(layers))
         for file in part.iterdir():
             _sync(file)
@@ -217,7 +219,8 @@ def _recipe_of(spec: EngineSpec) -> _Recipe:
     from graylift.engine.sources import sha256_of, source_files  # imports onnx, which loading does not need
 
     vendor = vendor_of(spec.runtime)
-    sources = source_files(Path(spec.onnx))
+    source = Path(spec.onnx)
+    sources = ((source.name, sha256_of(source)),) if spec.runtime is Runtime.PYTORCH else source_files(source)
     if spec.calibration is not None:
         calibration = Path(spec.calibration)
         sources += ((calibration.name, sha256_of(calibration)),)
@@ -226,7 +229,7 @@ def _recipe_of(spec: EngineSpec) -> _Recipe:
         ("precision", spec.precision.value),
         *(("profile", text) for text in texts_from_profiles(spec.profiles)),
     )
-    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(), this_machine())
+    return _Recipe(sources, spec.runtime.value, tuple(sorted(options)), vendor.versions(spec), this_machine())
 
 
 def this_machine() -> str:

@@ -1,7 +1,8 @@
-"""ONNX Runtime on the CPU. Reached through `vendors`, never directly; `quantise` alone uses parts of it besides.
+"""ONNX Runtime, on the CPU or by a provider (`onnx_providers`). Reached through `vendors`, never directly; `quantise`
+alone uses parts of it besides.
 
-16 bits are what it stores, not what it computes with: on most processors it has no kernels for them and converts
-around each operator. An FP16 engine is half as large, and no faster. BF16 it does not have.
+On a CPU 16 bits are what it stores, not what it computes with: on most processors it has no kernels for them and
+converts around each operator. An FP16 engine is half as large, and no faster. BF16 it does not have.
 """
 
 # ONNX Runtime ships no types: what comes from it is unknown to the type checker, and given one at once here.
@@ -19,11 +20,12 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Precision, Profile, TensorSpec
-from graylift.engine.profiles import check_profiles
+from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Precision, Profile, TensorSpec, placement
+from graylift.engine.onnx_providers import CPU, PROVIDERS, placed, provider_of, session_on, versions_of, why_absent
 from graylift.engine.progress import Progress
 from graylift.engine.runner import check_inputs, check_version, why_other_version
-from graylift.engine.vendors import Compiled
+from graylift.engine.shapes import check_profiles, graph_inputs
+from graylift.engine.vendors import Compiled, refuse_unknown_settings
 from graylift.errors import EngineError, InputError, NotComputable
 from graylift.protocols.datatypes import DTYPES, Tensor
 
@@ -75,23 +77,32 @@ _PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DY
 def options(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
     from graylift.engine.quantise import check_precision
 
-    if spec.settings:
-        raise EngineError(f"ONNX Runtime has no settings; given {', '.join(name for name, _ in spec.settings)}")
-    check_precision(spec, "ONNX Runtime on a CPU", _PRECISIONS)
-    return (("optimization", "extended"), ("threads", str(spec.threads)))
+    refuse_unknown_settings(spec)
+    check_precision(spec, "ONNX Runtime", _PRECISIONS)
+    provider = provider_of(spec.settings)
+    if provider == CPU:
+        return (("optimization", "extended"), ("threads", str(spec.threads)))
+    return (
+        ("optimization", "basic"),
+        ("provider", provider),
+        *((f"provider.{name}", value) for name, value in PROVIDERS[provider].options.items()),
+        ("threads", str(spec.threads)),
+    )
 
 
-def versions() -> tuple[tuple[str, str], ...]:
+def versions(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
     import onnx  # only builds need it, and it is slow to import
 
-    return (("onnx", onnx.__version__), ("onnxruntime", ort.__version__))
+    own = (("onnx", onnx.__version__), ("onnxruntime", ort.__version__))
+    return (*own, *versions_of(provider_of(spec.settings)))
 
 
 def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, progress: Progress) -> Compiled:
     """Optimise the graph once, offline, into one file with all weights inside.
 
     Level "extended" (fusions into the CPU's own operators) and not "all": the rest are layouts for the vector width of
-    this very processor, which would tie the file to it. `load` applies those, on the machine that serves.
+    this very processor, which would tie the file to it. `load` applies those, on the machine that serves. For another
+    provider it is "basic": the CPU's own operators would be strange to it, and fall back.
     """
     import onnx
     from google.protobuf.message import EncodeError
@@ -102,12 +113,18 @@ def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, prog
     source = Path(spec.onnx)
     progress("optimising the graph", 0.0)
     session_options = _session_options(spec.threads)
-    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    provider = provider_of(spec.settings)
+    session_options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        if provider == CPU
+        else ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    )
     session_options.optimized_model_filepath = str(destination)
     try:
         # From memory with its external data inside: the runtime would leave that outside, at a path that is not ours.
-        model = lowered(spec).SerializeToString()
-        session = ort.InferenceSession(model, session_options, providers=["CPUExecutionProvider"])
+        model = lowered(spec)
+        check_profiles(spec.onnx, graph_inputs(model, spec.onnx), spec.profiles)
+        session = session_on(CPU, model.SerializeToString(), session_options)
     except _FAILURES as exc:
         raise EngineError(f"{source}: ONNX Runtime cannot build it: {_sentence(exc)}") from exc
     except EncodeError as exc:
@@ -117,19 +134,32 @@ def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, prog
         ) from exc
     progress("writing the engine", 0.8)
     interface = Interface(_tensor_specs(session.get_inputs(), source), _tensor_specs(session.get_outputs(), source))
-    check_profiles(spec.onnx, interface, spec.profiles)
     optimised = onnx.load(destination)
-    _refuse_unknown_rank(optimised.graph.input, interface, source)
     onnx.helper.set_model_props(
         optimised, {**{p.key: p.value for p in optimised.metadata_props}, "graylift.build": build_key}
     )
     onnx.save(optimised, destination)
-    return Compiled(interface, tuple(Layer(node.name, node.op_type) for node in optimised.graph.node))
+    if provider == CPU:
+        return Compiled(interface, tuple(Layer(node.name, node.op_type) for node in optimised.graph.node))
+    progress(f"placing it on {provider}", 0.9)
+    return Compiled(interface, _layers_on(provider, destination, spec))
+
+
+def _layers_on(provider: str, model: Path, spec: EngineSpec) -> tuple[Layer, ...]:
+    """Who takes which node of a model."""
+    session_options = _session_options(spec.threads)
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        return placed(provider, session_on(provider, model, session_options))
+    except _FAILURES as exc:
+        raise EngineError(f"{spec.onnx}: the provider {provider} cannot take it: {_sentence(exc)}") from exc
+    except EngineError as exc:
+        raise EngineError(f"{spec.onnx}: {exc}") from exc
 
 
 def check(spec: EngineSpec) -> tuple[str, ...]:
-    """Names and versions alone: whether there is a kernel for the types of each node, the build tells."""
-    import onnx
+    """Names and versions alone: whether there is a kernel for the types of each node, the build tells. Of a provider
+    besides the CPU a session tells which nodes it takes."""
 
     from graylift.engine.sources import facts_of, nodes_of, read_model
 
@@ -152,22 +182,32 @@ def check(spec: EngineSpec) -> tuple[str, ...]:
             f"{spec.onnx}: ONNX Runtime {ort.__version__} does not know {'; '.join(unknown)} "
             f"(opset {opsets.get('', 'of no version')}); export the model without"
         )
-    return (f"runtime ONNX Runtime {ort.__version__}, onnx {onnx.__version__}", *facts_of(model))
+    facts = (f"runtime {', '.join(' '.join(version) for version in versions(spec))}", *facts_of(model))
+    if (provider := provider_of(spec.settings)) == CPU:
+        return facts
+    return (*facts, f"placement {placement(_layers_on(provider, Path(spec.onnx), spec))}")
 
 
 def why_not_here(manifest: Manifest) -> str | None:
-    """It runs on every processor of its architecture, under the release that it was checked with."""
-    return why_other_version(manifest, "onnxruntime", ort.__version__)
+    """It runs on every processor of its architecture, under the release that it was checked with, if its provider is
+    there."""
+    provider = provider_of(manifest.options)
+    if absent := why_absent(provider):
+        return absent
+    installed = (("onnxruntime", ort.__version__), *versions_of(provider))
+    return next((why for package, version in installed if (why := why_other_version(manifest, package, version))), None)
 
 
 def load(engine: Path, manifest: Manifest, contexts: int) -> OnnxRuntimeRunner:
     """The runner of an artefact that `build` wrote. One session serves any number of contexts."""
     del contexts
-    check_version(engine, manifest, "onnxruntime", ort.__version__)
+    provider = provider_of(manifest.options)
+    for package, version in (("onnxruntime", ort.__version__), *versions_of(provider)):
+        check_version(engine, manifest, package, version)
     session_options = _session_options(int(dict(manifest.options)["threads"]))
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:
-        session = ort.InferenceSession(str(engine), session_options, providers=["CPUExecutionProvider"])
+        session = session_on(provider, engine, session_options)
     except _FAILURES as exc:
         raise EngineError(f"{engine}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
     return OnnxRuntimeRunner(session, manifest.interface, manifest.profiles)
@@ -178,7 +218,7 @@ def reference(source: Path) -> OnnxRuntimeRunner:
     session_options = _session_options(threads=1)
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(str(source), session_options, providers=["CPUExecutionProvider"])
+        session = session_on(CPU, source, session_options)
     except _FAILURES as exc:
         raise EngineError(f"{source}: ONNX Runtime {ort.__version__} cannot load it: {_sentence(exc)}") from exc
     return OnnxRuntimeRunner(
@@ -221,7 +261,7 @@ def _refuse_unknown_opsets(opsets: Mapping[str, int], source: str) -> None:
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     trial = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
     try:
-        ort.InferenceSession(trial.SerializeToString(), _session_options(1), providers=["CPUExecutionProvider"])
+        session_on(CPU, trial.SerializeToString(), _session_options(1))
     except _FAILURES as exc:
         raise EngineError(f"{source}: ONNX Runtime {ort.__version__} refuses its opsets: {_sentence(exc)}") from exc
 
@@ -256,17 +296,6 @@ def _tensor_specs(arguments: Sequence[Any], source: Path) -> tuple[TensorSpec, .
         shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in argument.shape)
         specs.append(TensorSpec(argument.name, datatype, shape))
     return tuple(specs)
-
-
-def _refuse_unknown_rank(graph_inputs: Sequence[Any], interface: Interface, source: Path) -> None:
-    """The runtime calls a tensor of unknown rank a scalar; as an interface that would refuse every real input."""
-    served = {spec.name for spec in interface.inputs}
-    for value in graph_inputs:
-        if value.name in served and not value.type.tensor_type.HasField("shape"):
-            raise EngineError(
-                f"{source}: input {value.name!r} declares no shape, not even its number of dimensions; "
-                "export the model with the shape of its inputs (dimensions may be dynamic)"
-            )
 
 
 def _texts_from_bytes(name: str, tensor: Tensor) -> Tensor:

@@ -38,10 +38,11 @@ sys.modules.setdefault("openvino_telemetry", cast("Any", None))
 import openvino as ov  # noqa: E402
 
 from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Precision, Profile, TensorSpec  # noqa: E402
-from graylift.engine.profiles import bounds_of, check_profiles  # noqa: E402
+from graylift.engine.profiles import bounds_of  # noqa: E402
 from graylift.engine.progress import Progress  # noqa: E402
 from graylift.engine.runner import check_inputs, check_version, why_other_version  # noqa: E402
-from graylift.engine.vendors import Compiled  # noqa: E402
+from graylift.engine.shapes import check_profiles, graph_inputs  # noqa: E402
+from graylift.engine.vendors import Compiled, refuse_unknown_settings  # noqa: E402
 from graylift.errors import EngineError  # noqa: E402
 from graylift.protocols.datatypes import Tensor  # noqa: E402
 
@@ -71,15 +72,15 @@ _DATATYPES: Mapping[str, str] = {
 def options(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
     from graylift.engine.quantise import check_precision
 
-    if spec.settings:
-        raise EngineError(f"OpenVINO has no settings; given {', '.join(name for name, _ in spec.settings)}")
+    refuse_unknown_settings(spec)
     check_precision(spec, "OpenVINO on this processor", _precisions())
     return (("threads", str(spec.threads)),)
 
 
-def versions() -> tuple[tuple[str, str], ...]:
+def versions(spec: EngineSpec) -> tuple[tuple[str, str], ...]:
     import onnx  # only builds need it, and it is slow to import
 
+    del spec
     return (("onnx", onnx.__version__), ("openvino", _VERSION))
 
 
@@ -92,7 +93,9 @@ def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, prog
     del cache
     source = Path(spec.onnx)
     progress("converting the graph", 0.0)
-    _refuse_texts(source, read_model(source))
+    graph = read_model(source)
+    _refuse_texts(source, graph)
+    check_profiles(spec.onnx, graph_inputs(graph, spec.onnx), spec.profiles)
     quantised = lowered(spec) if spec.precision in _QUANTISED else None
     core = ov.Core()
     try:
@@ -100,7 +103,6 @@ def build(spec: EngineSpec, build_key: str, destination: Path, cache: Path, prog
     except RuntimeError as exc:
         raise EngineError(_not_converted(source, exc)) from exc
     interface = Interface(_tensor_specs(model.inputs, "input", source), _tensor_specs(model.outputs, "output", source))
-    check_profiles(spec.onnx, interface, spec.profiles)
     progress("compiling the model", 0.4)
     try:
         _restrict(model, spec.profiles)

@@ -3,9 +3,9 @@
     INT8          quantise and dequantise nodes around each operator, ranges from calibration data
     INT8_DYNAMIC  weights in 8 bits, ranges of the activations computed in the graph
     INT4_WEIGHTS  the weights of MatMuls in blocks of 32 with a scale each, as operator MatMulNBits
-    FP16          all of the graph in 16 bits; its interface stays as it was
+    FP16          what `sixteen_bits` makes of the graph; its interface stays as it was
 
-Knows no runtime that serves; the 8 bit recipes and the conversion to 16 bits are ONNX Runtime's own tools.
+Knows no runtime that serves; the 8 bit recipes are ONNX Runtime's own tools.
 """
 
 # The tools ship no types.
@@ -29,6 +29,7 @@ from onnx import helper, numpy_helper, version_converter
 
 from graylift.domain.engine import EngineSpec, Precision
 from graylift.engine.calibration import read_samples
+from graylift.engine.sixteen_bits import in_16_bits
 from graylift.engine.sources import read_whole_model
 from graylift.errors import EngineError
 
@@ -66,7 +67,7 @@ def lowered(spec: EngineSpec) -> onnx.ModelProto:
             case Precision.INT4_WEIGHTS:
                 return _int4_weights(source)
             case Precision.FP16:
-                return _fp16(source)
+                return in_16_bits(read_whole_model(source), spec.precision, str(source))
             case Precision.FP32 | Precision.BF16:
                 return read_whole_model(source)
             case _:
@@ -195,13 +196,6 @@ def _packed(weights: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.nda
     steps = np.divide(padded, scales, out=np.zeros_like(padded), where=scales != 0)
     codes = np.clip(np.rint(steps) + 8, 0, 15).astype(np.uint8)
     return codes[..., 0::2] | (codes[..., 1::2] << 4), scales.astype(np.float32).ravel()
-
-
-def _fp16(source: Path) -> onnx.ModelProto:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    with _quiet():
-        return convert_float_to_float16(read_whole_model(source), keep_io_types=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from graylift.domain.engine import Interface, Manifest, Profile, TensorSpec
-from graylift.engine.profiles import is_inside, limits
+from graylift.engine.profiles import profile_for
 from graylift.errors import EngineError, InputError
 from graylift.protocols.datatypes import DTYPES, Tensor, datatype_of
 
@@ -49,11 +49,8 @@ def check_inputs(interface: Interface, inputs: Mapping[str, Tensor], profiles: S
                 f"input {name!r}: expected shape {_shape(spec.shape)}, got {_shape(tensor.shape)}"
                 + (" (? is any size)" if -1 in spec.shape else "")
             )
-    shapes = {name: tensor.shape for name, tensor in inputs.items()}
-    if profiles and not any(is_inside(shapes, profile) for profile in profiles):
-        dynamic = [spec.name for spec in interface.inputs if -1 in spec.shape]
-        given = ", ".join(f"{name} {_shape(shapes[name])}" for name in dynamic or shapes)
-        raise InputError(f"shapes outside what this engine was built for: got {given}; it takes {limits(profiles)}")
+    if profiles:
+        profile_for(profiles, {name: tensor.shape for name, tensor in inputs.items()})
 
 
 def check_version(engine: Path, manifest: Manifest, package: str, installed: str) -> None:

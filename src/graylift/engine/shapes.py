@@ -1,16 +1,15 @@
-"""Profiles against the graph they are for, and requests against profiles. Neutral: any runtime that builds for a range
-of shapes calls it. Imports nothing of a vendor, and `onnx` for its types alone.
+"""Profiles against the graph that they are for. Called by every vendor before it builds; `profiles` holds requests
+against them afterwards. Imports nothing of a vendor, and `onnx` for its types alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graylift.domain.engine import Profile, ProfileShape
-from graylift.engine.profiles import is_inside
-from graylift.errors import EngineError, InputError
+from graylift.errors import EngineError
 
 if TYPE_CHECKING:
     import onnx
@@ -48,19 +47,14 @@ def graph_inputs(model: onnx.ModelProto, source: str) -> tuple[GraphInput, ...]:
             )
         dims = value.type.tensor_type.shape.dim
         inputs.append(
-            GraphInput(value.name, tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims))
+            # Some exporters write -1 for a size that is not known.
+            GraphInput(value.name, tuple(d.dim_value if _is_fixed(d) else d.dim_param for d in dims))
         )
     return tuple(inputs)
 
 
 def check_profiles(source: str, inputs: Sequence[GraphInput], profiles: Sequence[Profile]) -> None:
     """EngineError, naming every dimension, unless each profile fits the graph and gives each dynamic input a range."""
-    dynamic = [given for given in inputs if given.is_dynamic]
-    if dynamic and not profiles:
-        raise EngineError(
-            f"{source}: {_listed(dynamic)} {'has' if len(dynamic) == 1 else 'have'} dynamic dimensions, and the "
-            f"runtime builds for a range of each; {_proposal(dynamic)}"
-        )
     problems = [
         f"profile {number}: {problem}"
         for number, profile in enumerate(profiles, start=1)
@@ -70,20 +64,18 @@ def check_profiles(source: str, inputs: Sequence[GraphInput], profiles: Sequence
         raise EngineError(f"{source}: {'; '.join(problems)}")
 
 
-def profile_for(profiles: Sequence[Profile], inputs: Mapping[str, tuple[int, ...]]) -> int:
-    """Number of the first profile that holds these shapes by input. InputError, with the ranges, if none does.
+def demand_profiles(source: str, inputs: Sequence[GraphInput], profiles: Sequence[Profile]) -> None:
+    """EngineError, with one to copy, if a runtime that builds for ranges of shapes is given none."""
+    dynamic = [given for given in inputs if given.is_dynamic]
+    if dynamic and not profiles:
+        raise EngineError(
+            f"{source}: {_listed(dynamic)} {'has' if len(dynamic) == 1 else 'have'} dynamic dimensions, and the "
+            f"runtime builds for a range of each; {_proposal(dynamic)}"
+        )
 
-    The shapes have the numbers of dimensions that the interface says (`runner.check_inputs`).
-    """
-    for number, profile in enumerate(profiles):
-        if is_inside(inputs, profile):
-            return number
-    given = ", ".join(f"{name}[{_sizes(inputs[name])}]" for name in sorted(_named(profiles)))
-    ranges = " or ".join(
-        ", ".join(f"{shape.input}[{_sizes(shape.min)}]..[{_sizes(shape.max)}]" for shape in profile.shapes)
-        for profile in profiles
-    )
-    raise InputError(f"the engine is built for {ranges}; this request has {given}")
+
+def _is_fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return dim.HasField("dim_value") and dim.dim_value >= 0
 
 
 def _problems(inputs: Sequence[GraphInput], profile: Profile) -> Iterator[str]:
@@ -134,14 +126,6 @@ def _proposed(given: GraphInput) -> ProfileShape:
         )
 
     return ProfileShape(given.name, sizes(1, 1), sizes(8, 128), sizes(32, 512))
-
-
-def _named(profiles: Iterable[Profile]) -> set[str]:
-    return {shape.input for profile in profiles for shape in profile.shapes}
-
-
-def _sizes(sizes: Sequence[int]) -> str:
-    return ",".join(map(str, sizes))
 
 
 def _listed(inputs: Iterable[GraphInput]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from graylift.domain.engine import EngineSpec, Interface, Layer, Precision, TensorSpec
 from graylift.engine.progress import Progress, part_of
-from graylift.engine.shapes import check_profiles, graph_inputs
+from graylift.engine.shapes import check_profiles, demand_profiles, graph_inputs
 from graylift.engine.tensorrt_messages import (
     Heard,
     interrupts_held,
@@ -147,7 +147,9 @@ def _source(title: str, spec: EngineSpec, scratch: Path) -> Path:
 
 def _check_graph_alone(title: str, model: onnx.ModelProto, spec: EngineSpec) -> None:
     """What can be seen without TensorRT."""
-    check_profiles(spec.onnx, graph_inputs(model, spec.onnx), spec.profiles)
+    inputs = graph_inputs(model, spec.onnx)
+    demand_profiles(spec.onnx, inputs, spec.profiles)
+    check_profiles(spec.onnx, inputs, spec.profiles)
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type == _DOUBLE:
             raise EngineError(

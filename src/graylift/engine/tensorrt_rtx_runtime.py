@@ -13,6 +13,4 @@ import tensorrt_rtx_bindings
 
 from graylift.engine.tensorrt_vendor import TensorRt
 
-VENDOR = TensorRt(
-    tensorrt_rtx_bindings, "TensorRT-RTX", ("workspace", "optimizationLevel", "computeCapability"), portable=True
-)
+VENDOR = TensorRt(tensorrt_rtx_bindings, "TensorRT-RTX", portable=True)

@@ -22,8 +22,8 @@ import numpy as np
 
 from graylift.domain.engine import Interface, Manifest, Profile
 from graylift.engine.cuda import Device, Memory, Stream
+from graylift.engine.profiles import profile_for
 from graylift.engine.runner import check_inputs
-from graylift.engine.shapes import profile_for
 from graylift.engine.tensorrt_messages import Heard, listener
 from graylift.errors import EngineError
 from graylift.protocols.datatypes import DTYPES, Tensor

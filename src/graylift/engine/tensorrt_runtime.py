@@ -12,9 +12,4 @@ import tensorrt
 
 from graylift.engine.tensorrt_vendor import TensorRt
 
-VENDOR = TensorRt(
-    tensorrt,
-    "TensorRT",
-    ("workspace", "optimizationLevel", "versionCompatible", "hardwareCompatibility"),
-    portable=False,
-)
+VENDOR = TensorRt(tensorrt, "TensorRT", portable=False)

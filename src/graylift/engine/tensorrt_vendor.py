@@ -8,7 +8,7 @@ their package and say what is their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from graylift.engine.progress import Progress
 from graylift.engine.tensorrt_build import check_graph, compile_engine, compute_capabilities
 from graylift.engine.tensorrt_run import TensorRtRunner, load_engine
 from graylift.engine.tensorrt_settings import settings_from_pairs
-from graylift.engine.vendors import Compiled
+from graylift.engine.vendors import Compiled, refuse_unknown_settings
 from graylift.errors import EngineError
 
 _PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16)
@@ -27,14 +27,12 @@ _PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16)
 class TensorRt:
     """trt:      the vendor's module
     title:    as people call it
-    settings: the names of `tensorrt_settings` that it knows
     portable: engines are built for a list of compute capabilities and not for the GPU of this machine
     """
 
-    def __init__(self, trt: Any, title: str, settings: Sequence[str], *, portable: bool) -> None:
+    def __init__(self, trt: Any, title: str, *, portable: bool) -> None:
         self._trt = trt
         self._title = title
-        self._settings = tuple(settings)
         self._portable = portable
         self._version: tuple[str, str] = (title.lower(), str(trt.__version__))
 
@@ -45,16 +43,17 @@ class TensorRt:
                 f"{', '.join(precision.value for precision in _PRECISIONS)}. For 8 or 4 bits export the model with "
                 "QuantizeLinear and DequantizeLinear nodes and build it as fp32: it computes as the model is stored"
             )
-        settings_from_pairs(self._title, self._settings, spec.settings)
+        refuse_unknown_settings(spec)
         return (*spec.settings, ("gpu", self._target(spec)), ("tf32", "off"))
 
-    def versions(self) -> tuple[tuple[str, str], ...]:
+    def versions(self, spec: EngineSpec) -> tuple[tuple[str, str], ...]:
         import onnx  # only builds need it, and it is slow to import
 
+        del spec
         return tuple(sorted((self._version, ("onnx", onnx.__version__))))
 
     def build(self, spec: EngineSpec, build_key: str, destination: Path, cache: Path, progress: Progress) -> Compiled:
-        settings = settings_from_pairs(self._title, self._settings, spec.settings)
+        settings = settings_from_pairs(spec.settings)
         timing_cache = None
         if not self._portable:
             name, version = self._version
@@ -64,7 +63,7 @@ class TensorRt:
     def check(self, spec: EngineSpec) -> tuple[str, ...]:
         from graylift.engine.sources import facts_of, read_model
 
-        settings_from_pairs(self._title, self._settings, spec.settings)
+        refuse_unknown_settings(spec)
         model = read_model(Path(spec.onnx))
         check_graph(self._trt, self._title, spec)
         target = self._target(spec)

@@ -14,6 +14,7 @@ from graylift.domain.engine import EngineSpec, Interface, Layer, Manifest, Runti
 from graylift.engine.progress import Progress
 from graylift.engine.runner import Runner
 from graylift.errors import EngineError
+from graylift.spec.settings import check_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Vendor(Protocol):
         """
         ...
 
-    def versions(self) -> tuple[tuple[str, str], ...]:
-        """(package, version) of the runtime and what it builds with, ascending by name."""
+    def versions(self, spec: EngineSpec) -> tuple[tuple[str, str], ...]:
+        """(package, version) of the runtime and of what builds and executes this engine, ascending by name."""
         ...
 
     def build(self, spec: EngineSpec, build_key: str, destination: Path, cache: Path, progress: Progress) -> Compiled:
@@ -62,6 +63,14 @@ class Vendor(Protocol):
     def load(self, engine: Path, manifest: Manifest, contexts: int) -> Runner:
         """A runner for `contexts` inferences at once. EngineError if the runtime refuses the file."""
         ...
+
+
+def refuse_unknown_settings(spec: EngineSpec) -> None:
+    """EngineError, with what there is, for a setting that the runtime does not have or a value that cannot be."""
+    try:
+        check_settings(spec.runtime, spec.settings)
+    except ValueError as exc:
+        raise EngineError(str(exc)) from exc
 
 
 def vendor_of(runtime: Runtime) -> Vendor:
@@ -91,6 +100,12 @@ def vendor_of(runtime: Runtime) -> Vendor:
             except ImportError as exc:
                 raise _missing(exc, runtime, "graylift[tensorrt-rtx]") from exc
             return tensorrt_rtx_runtime.VENDOR
+        case Runtime.PYTORCH:
+            try:
+                from graylift.engine import pytorch_runtime
+            except ImportError as exc:
+                raise _missing(exc, runtime, "torch") from exc
+            return pytorch_runtime
         case _:
             assert_never(runtime)
 
@@ -104,6 +119,8 @@ def engine_file(runtime: Runtime) -> str:
             return "engine.ir.zip"
         case Runtime.TENSORRT | Runtime.TENSORRT_RTX:
             return "engine.plan"
+        case Runtime.PYTORCH:
+            return "engine.pt2"
         case _:
             assert_never(runtime)
 

@@ -9,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.routing import GatewayState, RoutingTable
+from graylift.domain.scores import Score, Scored, ScoreFate
 from graylift.envoy import readback
 from graylift.envoy.bootstrap import bootstrap
 from graylift.errors import GatewayBusy, GatewayError
 from graylift.gateway.config import GatewayConfig
-from graylift.gateway.evidence import LogFollower, SteadyTime
+from graylift.gateway.evidence import POLL_S, LogFollower, SteadyTime
 from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tables import TableKeeper
 from graylift.gateway.tail import end_line
 from graylift.gateway.timeline import Timeline
+
+_LOG_IS_BEHIND_S = 1.0
+"""How long an answer may be with its client before the agent has read of it; more than Envoy's flush interval."""
 
 
 class GatewayAgent:
@@ -105,6 +109,21 @@ class GatewayAgent:
         """See `ports.EvidenceSource`. At most a thousand at a time; ask again for the rest."""
         self._check()
         return await self._follower.read(dict(after).get(self._config.name))
+
+    async def score(self, given: Sequence[Score], known: Mapping[str, Collection[str]]) -> Sequence[Scored]:
+        """See `ports.Scores`. Whoever scores an answer at once may be faster than its line in the log, so what is
+        unknown is asked again for a moment."""
+        self._check()
+        fates = list(self._follower.score(given, known))
+        patience = asyncio.timeout(_LOG_IS_BEHIND_S)
+        with suppress(TimeoutError):
+            async with patience:
+                while late := [number for number, one in enumerate(fates) if one.fate is ScoreFate.UNKNOWN]:
+                    await asyncio.sleep(POLL_S)
+                    again = self._follower.score([given[number] for number in late], known)
+                    for number, fate in zip(late, again, strict=True):
+                        fates[number] = fate
+        return fates
 
     async def close(self) -> None:
         """Stop watching. Envoy serves on and is adopted by the next agent of this folder."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
-from graylift.domain.evidence import IntervalReport
+from graylift.domain.evidence import IntervalReport, RequestRecord, ScoreRecord
+from graylift.domain.scores import Score, Scored
 from graylift.domain.shadow import BrokenShadow
 from graylift.envoy.access_log import parse
 from graylift.errors import GatewayError
 from graylift.gateway.config import GatewayConfig
+from graylift.gateway.recent import RecentRequests
 from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState, Checkpoint
 from graylift.gateway.supervisor import Supervisor
@@ -80,6 +82,8 @@ class LogFollower:
         self._write_failed = 0
         self._seen_s = now()
         self.problem: str | None = None
+        self._recent = RecentRequests()
+        self._scores: list[ScoreRecord] = []
         length_s, grace_s = config.interval_s, GRACE_S + self._flush_s
         if checkpoint is None:
             # The time in ms is above every number that an agent whose state was lost may have handed out.
@@ -110,6 +114,7 @@ class LogFollower:
         while True:
             started = self._now()
             at_end = await _in_thread(self._count_more)
+            self._count_scores()
             # While there is more to read, time is where the log is.
             await self._close_intervals(started if at_end else min(started, self._newest_s))
             await self._tend()
@@ -127,8 +132,25 @@ class LogFollower:
     async def read(self, after: int | None) -> Sequence[IntervalReport]:
         return await asyncio.to_thread(self._state.reports, after, READ_AT_MOST)
 
+    def score(self, given: Sequence[Score], known: Mapping[str, Collection[str]]) -> Sequence[Scored]:
+        """See `ports.Scores`. What is counted is in the interval it came in."""
+        now = self._now()
+        fates: list[Scored] = []
+        for one in given:
+            fate, record = self._recent.score(one, known, now)
+            fates.append(fate)
+            if record is not None:
+                self._scores.append(record)
+        return fates
+
     def close(self) -> None:
         self._reader.close()
+
+    def _count_scores(self) -> None:
+        """Those that came while a thread was at the sums."""
+        for record in self._scores:
+            self._intervals.add(record)
+        self._scores.clear()
 
     def _count_more(self) -> bool:
         """Read and count a chunk of the log. Was it the last one?"""
@@ -143,6 +165,8 @@ class LogFollower:
                     self._shadow.broken(record)
                 elif record is not None:
                     self._intervals.add(record)
+                    if isinstance(record, RequestRecord):
+                        self._recent.remember(record)
                     self._newest_s = max(self._newest_s, record.ended_s)
             except ValueError:
                 unreadable += 1

@@ -14,6 +14,7 @@ from typing import TypeAlias, assert_never
 from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord, ScoreRecord, Window
 from graylift.domain.histogram import bin_of, histogram_from_counts
 from graylift.domain.scores import scores_from_counts, step_of
+from graylift.domain.tally import NO_EVENTS, Tally, tallied
 from graylift.domain.weights import Role
 
 WindowKey: TypeAlias = "tuple[str, str, Role, str, str | None]"
@@ -29,6 +30,7 @@ class WindowSum:
 
     __slots__ = (
         "abandoned",
+        "external",
         "failed",
         "input_tokens",
         "latency",
@@ -54,6 +56,7 @@ class WindowSum:
         self.tpot: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
         self.scores: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self.external: dict[str, Tally] = {}
 
     def add(self, record: RequestRecord) -> None:
         match record.outcome:
@@ -104,6 +107,8 @@ class WindowSum:
         self.reasons.update(dict(window.reasons))
         for name, scores in window.scores:
             self.scores[name].update(dict(scores.steps))
+        for name, tally in window.external:
+            self.external[name] = tallied((self.external.get(name, NO_EVENTS), tally))
 
     def window(self, key: WindowKey) -> Window:
         service, split, arm, revision_id, label = key
@@ -127,6 +132,7 @@ class WindowSum:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             scores=tuple((name, scores_from_counts(counts)) for name, counts in sorted(self.scores.items())),
+            external=tuple((name, self.external[name]) for name in sorted(self.external)),
         )
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graylift.domain.evidence import INTERVAL_S, Window
 from graylift.domain.histogram import BASE, EMPTY, LARGEST, SMALLEST, Histogram
+from graylift.domain.scores import STEPS, ScoreCounts
+from graylift.domain.spec import Metric
 from graylift.domain.weights import NONE, Role, Weights
 from graylift.replay.records import Records
 
@@ -137,14 +140,33 @@ def _windows(
     groups, group_of = np.unique(keys, return_inverse=True)
     requests = np.bincount(group_of).tolist()
     failed = np.bincount(group_of, weights=records.failed).astype(np.int64).tolist()
-    answered = ~records.failed & np.isfinite(records.latency_s)
-    cells = group_of[answered].astype(np.int64) * _BINS + (bins_of(records.latency_s[answered]) - SMALLEST)
-    filled, counts = np.unique(cells, return_counts=True)
-    pairs = list(zip((filled % _BINS + SMALLEST).tolist(), counts.tolist(), strict=True))
-    borders = np.searchsorted(filled, np.arange(len(groups) + 1) * _BINS).tolist()
+
+    def counted(known: NDArray[np.bool_], numbers: NDArray[np.int64], width: int) -> list[list[tuple[int, int]]]:
+        """Of each group, (number, count) of the records whose number, from 0 to width, is known; ascending."""
+        filled, counts = np.unique(group_of[known].astype(np.int64) * width + numbers, return_counts=True)
+        pairs = list(zip((filled % width).tolist(), counts.tolist(), strict=True))
+        borders = np.searchsorted(filled, np.arange(len(groups) + 1) * width).tolist()
+        return [pairs[start:end] for start, end in pairwise(borders)]
+
+    def histograms(metric: Metric) -> list[Histogram]:
+        if metric not in records.times_s:
+            return [EMPTY] * len(groups)
+        seconds = records.times_s[metric]
+        known = ~records.failed & np.isfinite(seconds)
+        found = counted(known, bins_of(seconds[known]) - SMALLEST, _BINS)
+        return [Histogram(tuple((number + SMALLEST, count) for number, count in own)) for own in found]
+
+    latency, ttft, tpot = (histograms(metric) for metric in (Metric.LATENCY, Metric.TTFT, Metric.TPOT))
+    scores: list[list[tuple[str, ScoreCounts]]] = [[] for _ in groups]
+    for name, values in sorted(records.scores.items()):
+        known = np.isfinite(values)
+        for of_group, own in zip(
+            scores, counted(known, np.rint(values[known] * STEPS).astype(np.int64), STEPS + 1), strict=True
+        ):
+            if own:
+                of_group.append((name, ScoreCounts(tuple(own))))
     for index, key in enumerate(groups.tolist()):
         place, level = divmod(key, len(levels))
-        own = pairs[borders[index] : borders[index + 1]]
         yield (
             place,
             Window(
@@ -155,7 +177,10 @@ def _windows(
                 label=None,
                 requests=requests[index],
                 failed=failed[index],
-                latency=Histogram(tuple(own)) if own else EMPTY,
+                latency=latency[index],
+                ttft=ttft[index],
+                tpot=tpot[index],
+                scores=tuple(scores[index]),
             ),
         )
 

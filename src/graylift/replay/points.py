@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graylift.analysis.evidence import lower_is_worse, scores_of
+from graylift.analysis.sample import sample_from_windows
 from graylift.domain.evidence import Window
-from graylift.domain.histogram import merged
-from graylift.domain.spec import Check
+from graylift.domain.spec import Check, Metric
 from graylift.domain.weights import Role
 from graylift.replay.course import Course
 
@@ -20,7 +21,6 @@ def points_of(course: Course, check: Check, role: Role) -> tuple[float, ...]:
 
 
 def _point(windows: Sequence[Window], check: Check) -> float | None:
-    if check.quantile is not None:
-        return merged(window.latency for window in windows).quantile(check.quantile)
-    requests = sum(window.requests for window in windows)
-    return sum(window.failed for window in windows) / requests if requests else None
+    """Turned so that more is worse."""
+    value = sample_from_windows(windows, scores_of((check,))).value(check)
+    return -value if value is not None and check.metric is Metric.SCORE and lower_is_worse(check) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from graylift.errors import CommandRefused
 
 NUMBERS = ("status", "latency_ms", "ttft_ms", "tpot_ms", "output_tokens", "weight")
-"""The columns with a meaning of their own, beside `time` and `replica`. Any other column of numbers is a score."""
+"""The columns with a meaning of their own, beside `time` and `replica`. Any other column of numbers may be a score."""
 INSTALL_PARQUET = "pip install 'graylift[parquet]'"
 
 _MOST_SHOWN = 10
@@ -38,7 +38,7 @@ class Table:
     lines:  where each row stands in the file, from 1 (of Parquet, the number of the row)
     twins:  of each row, whether another row of the file says exactly the same
     replica: which replica answered, if the file says so
-    others: columns of numbers that have no meaning of their own
+    others: columns of numbers that have no meaning of their own and were not asked for
     """
 
     name: str
@@ -82,8 +82,11 @@ class _Problems:
         raise CommandRefused("the recorded requests cannot be read\n" + "\n".join((*shown, *rest)))
 
 
-def read(path: Path) -> Table:
-    """CommandRefused if the file cannot be read or is no table of requests; the text names every line at fault."""
+def read(path: Path, scores: Collection[str] = ()) -> Table:
+    """scores: the columns that are read as such, where the file has them.
+
+    CommandRefused if the file cannot be read or is no table of requests; the text names every line at fault.
+    """
     name = str(path)
     kind = path.suffix.lower()
     readers: dict[str, Callable[[Path, _Problems], _Raw]] = {
@@ -101,7 +104,7 @@ def read(path: Path) -> Table:
     except UnicodeDecodeError as exc:
         raise CommandRefused(f"{name} is not UTF-8 (byte {exc.start:,}): save it as UTF-8") from exc
     problems.refuse_if_any()
-    return _table(name, raw, problems)
+    return _table(name, raw, problems, (*NUMBERS, *scores))
 
 
 def _csv(path: Path, problems: _Problems) -> _Raw:
@@ -173,7 +176,7 @@ def _twins(rows: Iterable[Any], count: int) -> NDArray[np.bool_]:
     return seen[place] > 1
 
 
-def _table(name: str, raw: _Raw, problems: _Problems) -> Table:
+def _table(name: str, raw: _Raw, problems: _Problems, meant: Sequence[str]) -> Table:
     cells = dict(zip(raw.names, raw.columns, strict=True))
     if len(raw.lines) and "time" not in cells:
         problems.add(1, f"no column is called `time`; there are: {', '.join(raw.names)}", _TIME_CURE)
@@ -188,7 +191,7 @@ def _table(name: str, raw: _Raw, problems: _Problems) -> Table:
         )
     known = {
         column: _numbers(cells[column], raw.lines, problems, column, _number, "write a number, or nothing")
-        for column in NUMBERS
+        for column in meant
         if column in cells
     }
     problems.refuse_if_any()
@@ -200,7 +203,7 @@ def _table(name: str, raw: _Raw, problems: _Problems) -> Table:
         twins=raw.twins,
         replica=tuple(map(str, cells["replica"])) if "replica" in cells else None,
         others=tuple(
-            column for column in raw.names if column not in (*NUMBERS, "time", "replica") and _is_numeric(cells[column])
+            column for column in raw.names if column not in (*meant, "time", "replica") and _is_numeric(cells[column])
         ),
     )
 

@@ -6,12 +6,13 @@ broke some records of one arm may have hidden others. It never speaks for or aga
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graylift.domain.spec import Check, Metric
 from graylift.domain.weights import TOTAL
 from graylift.replay.reading import Table
 
@@ -23,6 +24,13 @@ CONSTANT_FROM = 20
 """This many answers of one and the same latency are no measurement."""
 TWINS_AT_MOST = 0.5
 """Beyond this share of rows that stand more than once, nothing of a file is evidence."""
+COLUMNS = {Metric.LATENCY: "latency_ms", Metric.TTFT: "ttft_ms", Metric.TPOT: "tpot_ms"}
+"""The columns of the metrics of time."""
+_WRONG_TIME = {
+    Metric.LATENCY: "an answer without a `latency_ms` from 0 on (NaN, Inf or negative)",
+    Metric.TTFT: "a `ttft_ms` that is no time (Inf or negative)",
+    Metric.TPOT: "a `tpot_ms` that is no time (Inf or negative)",
+}
 _FINE_CLOCK_S = 1e-3
 
 
@@ -31,78 +39,96 @@ class Records:
     """The requests of one arm, ascending by time.
 
     failed:    no complete answer below 400
-    latency_s: NaN where none is known
+    times_s:   of each metric of time that the file has a column of; NaN where none is known
+    scores:    by name, from 0 to 1; NaN where there is none
     weight:    the candidate's, out of TOTAL, when the request was assigned; None if the file does not say
     no_evidence: records whose interval is missing evidence
     jumps:     (from_s, to_s) in which a clock that jumped put records in the wrong place
-    measures_errors, measures_latency: can these be judged at all?
+    measured:  what can be judged: names of metrics, and of scores
     told:      what is the matter, one sentence each
     """
 
     name: str
     time_s: NDArray[np.float64]
     failed: NDArray[np.bool_]
-    latency_s: NDArray[np.float64]
+    times_s: Mapping[Metric, NDArray[np.float64]]
+    scores: Mapping[str, NDArray[np.float64]]
     weight: NDArray[np.int64] | None
     no_evidence: NDArray[np.bool_]
     jumps: tuple[tuple[float, float], ...]
-    measures_errors: bool
-    measures_latency: bool
+    measured: frozenset[str]
     told: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.time_s)
 
 
-def records_from(table: Table) -> Records:
-    """Nothing is dropped but rows without a time, which belong nowhere."""
+def records_from(table: Table, checks: Sequence[Check]) -> Records:
+    """Nothing is dropped but rows without a time, which belong nowhere; columns no check asks for are passed over."""
     count = len(table)
     status = table.numbers.get("status", np.full(count, 200.0))
-    latency = table.numbers.get("latency_ms", np.full(count, np.nan)) / 1000
+    # How long streams last says when a stage is old enough to speak for them.
+    asked = {check.metric for check in checks} | {Metric.LATENCY}
+    times = {m: table.numbers[name] / 1000 for m, name in COLUMNS.items() if m in asked and name in table.numbers}
+    found = {check.score: table.numbers[check.score] for check in checks if check.score in table.numbers}
     percent = table.numbers.get("weight")
     known = np.isfinite(table.time_s)
     wrong_status = ~(np.isfinite(status) & (status >= 0) & (status <= 999) & (status == np.floor(status)))
     failed = ~wrong_status & ((status >= 400) | (status < 100))
-    if "latency_ms" in table.numbers:
+    wrong_times = {metric: (seconds < 0) | np.isinf(seconds) for metric, seconds in times.items()}
+    if Metric.LATENCY in times:
         # A request that failed may have no latency; one that was answered has one.
-        wrong_latency = (latency < 0) | np.isinf(latency) | (np.isnan(latency) & ~failed)
-    else:
-        wrong_latency = np.zeros(count, np.bool_)
+        wrong_times[Metric.LATENCY] |= np.isnan(times[Metric.LATENCY]) & ~failed
+    wrong_scores = {name: (values < 0) | (values > 1) for name, values in found.items()}
     wrong_weight = np.zeros(count, np.bool_) if percent is None else ~((percent >= 0) & (percent <= 100))
-    broken = wrong_status | wrong_latency | wrong_weight
+    broken = np.any([wrong_status, wrong_weight, *wrong_times.values(), *wrong_scores.values()], axis=0)
     twins = table.twins
     fine_clock = bool(np.any(np.abs(table.time_s[known] % _FINE_CLOCK_S - _FINE_CLOCK_S / 2) < 0.4 * _FINE_CLOCK_S))
     spoilt = bool(count and twins.mean() > TWINS_AT_MOST)
     no_evidence = broken | twins if fine_clock or spoilt else broken
     if spoilt:
         no_evidence = np.ones(count, np.bool_)
-    times, order, jumps, disorder = _in_order(table.time_s[known])
+    ordered, order, jumps, disorder = _in_order(table.time_s[known])
     taken = np.flatnonzero(known)[order]
-    answered = latency[known & ~failed & ~broken]
-    constant = len(answered) >= CONSTANT_FROM and float(answered.min()) == float(answered.max())
-    measures_latency = "latency_ms" in table.numbers and not constant
+    answered = {metric: seconds[known & ~failed & ~broken & ~np.isnan(seconds)] for metric, seconds in times.items()}
+    constant = {
+        metric: seconds
+        for metric, seconds in answered.items()
+        if len(seconds) >= CONSTANT_FROM and float(seconds.min()) == float(seconds.max())
+    }
+    wrong = {
+        "no time, and are left out": ~known,
+        "a `status` that is none (NaN, negative or no whole number)": wrong_status,
+        **{_WRONG_TIME[metric]: rows for metric, rows in wrong_times.items()},
+        **{f"a `{name}` that is no score from 0 to 1": rows for name, rows in wrong_scores.items()},
+        "a `weight` outside 0 to 100": wrong_weight,
+    }
     told = [
-        *_told_of_rows(table, known=known, status=wrong_status, latency=wrong_latency, weight=wrong_weight),
+        *_told_of_rows(table, wrong),
         *_told_of_twins(table, fine_clock=fine_clock, spoilt=spoilt),
         *disorder,
-        *_told_of_silence(times),
+        *_told_of_silence(ordered),
+        *(
+            f"every one of {len(seconds):,} answers took {seconds[0] * 1000:g} ms: that is no measurement, "
+            f"{metric.value} is not judged"
+            for metric, seconds in constant.items()
+            if any(check.metric is metric for check in checks)
+        ),
     ]
-    if constant:
-        told.append(
-            f"every one of {len(answered):,} answers took {answered[0] * 1000:g} ms: that is no measurement, "
-            "latency is not judged"
-        )
+    measured = {metric.value for metric in times if metric not in constant} | set(found)
+    if "status" in table.numbers:
+        measured.add(Metric.ERRORS.value)
     weight = None if percent is None else np.rint(np.where(wrong_weight, 0, percent) * TOTAL / 100).astype(np.int64)
     return Records(
         name=table.name,
-        time_s=times,
+        time_s=ordered,
         failed=failed[taken],
-        latency_s=np.where(broken, np.nan, latency)[taken],
+        times_s={metric: np.where(broken, np.nan, seconds)[taken] for metric, seconds in times.items()},
+        scores={name: np.where(broken, np.nan, values)[taken] for name, values in found.items()},
         weight=None if weight is None else weight[taken],
         no_evidence=no_evidence[taken],
         jumps=jumps,
-        measures_errors="status" in table.numbers,
-        measures_latency=measures_latency,
+        measured=frozenset(measured),
         told=tuple(f"{table.name}: {sentence}" for sentence in told) or (() if count else (f"{table.name}: no rows",)),
     )
 
@@ -143,24 +169,12 @@ def _merged(starts: NDArray[np.float64], ends: NDArray[np.float64]) -> tuple[tup
     return tuple(merged)
 
 
-def _told_of_rows(
-    table: Table,
-    *,
-    known: NDArray[np.bool_],
-    status: NDArray[np.bool_],
-    latency: NDArray[np.bool_],
-    weight: NDArray[np.bool_],
-) -> Iterator[str]:
-    for what, wrong in (
-        ("no time, and are left out", ~known),
-        ("a `status` that is none (NaN, negative or no whole number)", status),
-        ("an answer without a `latency_ms` from 0 on (NaN, Inf or negative)", latency),
-        ("a `weight` outside 0 to 100", weight),
-    ):
-        if np.any(wrong):
-            first = int(table.lines[int(np.argmax(wrong))])
-            kept = "" if wrong is not status and "left out" in what else "; their intervals are no evidence"
-            yield f"{int(wrong.sum()):,} rows have {what}, the first in line {first:,}{kept}"
+def _told_of_rows(table: Table, wrong: Mapping[str, NDArray[np.bool_]]) -> Iterator[str]:
+    for what, rows in wrong.items():
+        if np.any(rows):
+            first = int(table.lines[int(np.argmax(rows))])
+            kept = "" if "left out" in what else "; their intervals are no evidence"
+            yield f"{int(rows.sum()):,} rows have {what}, the first in line {first:,}{kept}"
 
 
 def _told_of_twins(table: Table, *, fine_clock: bool, spoilt: bool) -> Iterator[str]:

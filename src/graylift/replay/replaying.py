@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
 
 from graylift.analysis import judge
 from graylift.domain.judgement import Judgement, Ruling, Verdict
-from graylift.domain.spec import Check, JudgeSpec, Metric, Stage
+from graylift.domain.spec import Check, JudgeSpec, Stage
 from graylift.domain.weights import ALL, NONE, TOTAL, Role, Weights
 from graylift.replay.course import Course, Interval, split_of
-from graylift.replay.records import Records
+from graylift.replay.records import COLUMNS, Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,18 +180,11 @@ def _nothing(spec: JudgeSpec, course: Course, told: tuple[str, ...]) -> Replay:
 
 
 def _is_measured(check: Check, stable: Records, candidate: Records) -> bool:
-    arms = (stable, candidate)
-    match check.metric:
-        case Metric.ERRORS:
-            return all(arm.measures_errors for arm in arms)
-        case Metric.LATENCY:
-            return all(arm.measures_latency for arm in arms)
-        case _:
-            assert_never(check.metric)
+    return all((check.score or check.metric.value) in arm.measured for arm in (stable, candidate))
 
 
 def _unmeasured(check: Check, candidate_n: int, stable_n: int) -> Verdict:
-    column = "status" if check.metric is Metric.ERRORS else "latency_ms"
+    column = check.score or COLUMNS.get(check.metric, "status")
     return Verdict(
         check=check.name,
         ruling=Ruling.INCONCLUSIVE,

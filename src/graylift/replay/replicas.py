@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from graylift.analysis.sample import sample_from_windows
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.histogram import Histogram, histogram_from_counts
+from graylift.domain.spec import Check, Metric
 from graylift.domain.weights import Role
 from graylift.replay.course import bins_of
 from graylift.replay.reading import Table
@@ -22,9 +24,9 @@ Blocks = Mapping[int, Histogram]
 LENGTHS_S = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
-def recorded(tables: Iterable[Table]) -> tuple[Records, ...]:
+def recorded(tables: Iterable[Table], checks: Sequence[Check]) -> tuple[Records, ...]:
     """One for each replica: those that the column `replica` names, and each file without it."""
-    return tuple(records_from(part) for table in tables for part in _parts(table))
+    return tuple(records_from(part, checks) for table in tables for part in _parts(table))
 
 
 def _parts(table: Table) -> Iterator[Table]:
@@ -45,13 +47,16 @@ def _parts(table: Table) -> Iterator[Table]:
         )
 
 
-def blocks_of(records: Records, length_s: float) -> Blocks:
-    """The answers of a recording that are evidence."""
-    use = ~records.failed & ~records.no_evidence & np.isfinite(records.latency_s)
+def blocks_of(records: Records, metric: Metric, length_s: float) -> Blocks:
+    """The answers of a recording that are evidence, by a metric of time."""
+    if metric not in records.times_s:
+        return {}
+    seconds = records.times_s[metric]
+    use = ~records.failed & ~records.no_evidence & np.isfinite(seconds)
     for start_s, end_s in records.jumps:
         use &= (records.time_s < start_s) | (records.time_s > end_s)
     numbers = np.floor(records.time_s[use] / length_s).astype(np.int64)
-    bins = bins_of(records.latency_s[use])
+    bins = bins_of(seconds[use])
     blocks: dict[int, Histogram] = {}
     for number in np.unique(numbers).tolist():
         values, counts = np.unique(bins[numbers == number], return_counts=True)
@@ -59,7 +64,9 @@ def blocks_of(records: Records, length_s: float) -> Blocks:
     return blocks
 
 
-def blocks_from_reports(reports: Iterable[IntervalReport], service: str, length_s: float) -> tuple[Blocks, ...]:
+def blocks_from_reports(
+    reports: Iterable[IntervalReport], service: str, metric: Metric, length_s: float
+) -> tuple[Blocks, ...]:
     """Stable's answers in stored intervals that are whole, as one series for each gateway."""
     sums: dict[str, dict[int, Counter[int]]] = {}
     for report in reports:
@@ -68,7 +75,8 @@ def blocks_from_reports(reports: Iterable[IntervalReport], service: str, length_
         for window in report.windows:
             if window.service == service and window.arm is Role.STABLE and window.label is None:
                 block = math.floor(report.start_s / length_s)
-                sums.setdefault(report.gateway, {}).setdefault(block, Counter()).update(dict(window.latency.bins))
+                times = sample_from_windows((window,)).times(metric)
+                sums.setdefault(report.gateway, {}).setdefault(block, Counter()).update(dict(times.bins))
     return tuple({block: histogram_from_counts(counts) for block, counts in blocks.items()} for blocks in sums.values())
 
 

@@ -39,7 +39,8 @@ def effect_plots(effects: Sequence[CheckEffects]) -> Iterator[Plot]:
         looks = one.looks[:: max(1, len(one.looks) // MOST_LOOKS)]
         if not any(look.low is not None or look.high is not None for look in looks):
             continue
-        ratio = one.check.rollback_if_worse.kind is MarginKind.RATIO
+        kind = one.check.rollback_if_worse.kind
+        ratio = kind is MarginKind.RATIO
         first, last = looks[0].candidate_n, max(looks[-1].candidate_n, looks[0].candidate_n + 1)
         yield Plot(
             title=f"{one.check.name}: 95 % interval of {'candidate / stable' if ratio else 'candidate - stable'}, "
@@ -52,7 +53,7 @@ def effect_plots(effects: Sequence[CheckEffects]) -> Iterator[Plot]:
             marks=tuple(Mark(float(number), "stage", str(weights)) for number, weights in one.stages),
             from_s=float(first),
             to_s=float(last),
-            label=_ratio if ratio else _points,
+            label=_LABELS[kind],
             logarithmic=ratio,
             along=count_ticks,
         )
@@ -72,3 +73,10 @@ def _ratio(value: float) -> str:
 
 def _points(value: float) -> str:
     return f"{value * 100:+.3g}pp"
+
+
+def _score(value: float) -> str:
+    return f"{value:+.3g}"
+
+
+_LABELS = {MarginKind.RATIO: _ratio, MarginKind.POINTS: _points, MarginKind.SCORE: _score}

@@ -94,7 +94,7 @@ def _verdict(facts: Facts, verdict: Verdict) -> str:
 
 
 def _effect_name(metric: Metric) -> str:
-    return "the difference" if metric is Metric.ERRORS else "the ratio"
+    return "the difference" if metric in (Metric.ERRORS, Metric.SCORE) else "the ratio"
 
 
 def _users(facts: Facts) -> str:

@@ -10,6 +10,7 @@ from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Verdict
 from graylift.domain.release import Event, Phase, Release, StageRecord
 from graylift.domain.revision import Revision
+from graylift.domain.scores import NO_SCORES, ScoreCounts
 from graylift.domain.shadow import ShadowWindow
 from graylift.domain.spec import EndpointModel, OnnxModel, RevisionSpec, Stage
 from graylift.domain.weights import ALL, NONE, Role, Weights
@@ -29,6 +30,9 @@ class RevisionFacts:
     revision: Revision | None
     totals: Totals
     series: tuple[Point, ...]
+
+    def scored(self, name: str) -> ScoreCounts:
+        return dict(self.totals.scores).get(name, NO_SCORES)
 
     @property
     def model(self) -> str:
@@ -85,6 +89,16 @@ class Facts:
     @property
     def arms(self) -> tuple[RevisionFacts, RevisionFacts]:
         return self.stable, self.candidate
+
+    @property
+    def streams(self) -> bool:
+        """Were any streams of tokens seen?"""
+        return any(arm.totals.ttft.bins for arm in self.arms)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The names of all scores that came."""
+        return tuple(sorted({name for arm in self.arms for name, _ in arm.totals.scores}))
 
 
 def facts_from(release: Release, events: Sequence[Event], reports: Sequence[IntervalReport]) -> Facts:

@@ -14,7 +14,7 @@ from graylift.report import words
 from graylift.report.effects import CheckEffects, effect_plots
 from graylift.report.facts import Facts
 from graylift.report.plot import Line, Mark, Plot, svg_from
-from graylift.report.series import LEAST_REQUESTS, Point, thickened
+from graylift.report.series import LEAST_REQUESTS, Point, Totals, thickened
 from graylift.report.template import metrics_of, template
 
 _page = template("page.html.j2", autoescape=True)
@@ -32,12 +32,15 @@ def html_from(facts: Facts, effects: Sequence[CheckEffects] = ()) -> str:
     )
 
 
-def plots_from(facts: Facts) -> tuple[Plot, ...]:
-    """Weight, rate, errors and latencies over one time axis; none if the candidate never was on traffic."""
+def plots_from(facts: Facts, since_s: float = 0.0) -> tuple[Plot, ...]:
+    """Weight, rate, errors and latencies over one time axis, from `since_s` on at the earliest; none if the candidate
+    never was on traffic."""
     if not facts.stages:
         return ()
-    from_s = min([facts.stages[0].entered_s, *(point.start_s for point in facts.stable.series[:1])])
-    marks = tuple(Mark(stage.entered_s, "stage", str(stage.stage)) for stage in facts.stages)
+    from_s = max(since_s, min([facts.stages[0].entered_s, *(point.start_s for point in facts.stable.series[:1])]))
+    marks = tuple(
+        Mark(stage.entered_s, "stage", str(stage.stage)) for stage in facts.stages if stage.entered_s >= from_s
+    )
     fine = {arm.role: arm.series for arm in facts.arms}
     borders = [stage.entered_s for stage in facts.stages]
     thick = {arm.role: thickened(arm.series, borders) for arm in facts.arms}
@@ -62,13 +65,24 @@ def plots_from(facts: Facts) -> tuple[Plot, ...]:
             (at_s, float(step.percent)) for (one_s, step), (next_s, _) in pairwise(steps) for at_s in (one_s, next_s)
         ),
     )
+    streams = (
+        plot(
+            "Time to first token p95", thick, _of(lambda totals: totals.ttft.quantile(0.95)), _short_latency, log=True
+        ),
+        plot("Time per output token p95", thick, _of(lambda totals: totals.tpot.quantile(0.95)), _short_pace, log=True),
+    )
     return (
         Plot("Candidate's weight", (weight,), (*marks, *turns), from_s, facts.until_s, _percent, 100.0),
         plot("Requests per second", fine, lambda point: point.rate, lambda value: f"{value:g}/s"),
         plot("Failed requests", thick, _failed_percent, _percent, top=1.0),
-        plot("Latency p50", thick, lambda point: point.totals and point.totals.p50_s, _short_latency, log=True),
-        plot("Latency p99", thick, lambda point: point.totals and point.totals.p99_s, _short_latency, log=True),
+        plot("Latency p50", thick, _of(lambda totals: totals.p50_s), _short_latency, log=True),
+        plot("Latency p99", thick, _of(lambda totals: totals.p99_s), _short_latency, log=True),
+        *(streams if facts.streams else ()),
     )
+
+
+def _of(value: Callable[[Totals], float | None]) -> Callable[[Point], float | None]:
+    return lambda point: None if point.totals is None else value(point.totals)
 
 
 def _level(points: Sequence[Point], value: Callable[[Point], float | None]) -> Iterator[tuple[float, float | None]]:
@@ -95,3 +109,7 @@ def _percent(value: float) -> str:
 
 def _short_latency(seconds: float) -> str:
     return words.latency(seconds) if seconds < 1e-3 else f"{seconds * 1000:g} ms" if seconds < 1 else f"{seconds:g} s"
+
+
+def _short_pace(seconds: float) -> str:
+    return f"{_short_latency(seconds)}/token"

@@ -14,7 +14,7 @@ from itertools import groupby
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 WIDTH, HEIGHT = 860, 170
-_LETTER = 7.0  # of the largest width of a letter in the page's style
+_LETTER, _CAPITAL = 7.0, 8.5  # of the largest width in the page's style
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 22, 22
 _LEAST = 1e-12
 """What is smaller is drawn as nothing: below it neither a logarithm nor a fifth of a value can be relied on."""
@@ -93,7 +93,7 @@ def _draw_marks(svg: Element, frame: _Frame, marks: Sequence[Mark]) -> None:
     for mark in marks:
         x = frame.x(mark.at_s)
         _line(svg, f"mark {mark.kind}", x, _TOP - 4, x, HEIGHT - _BOTTOM)
-        wide = 4 + _LETTER * len(mark.label)
+        wide = 4 + sum(_CAPITAL if letter.isupper() else _LETTER for letter in mark.label)
         on_the_right = x + wide <= WIDTH
         if (x if on_the_right else x - wide) >= taken:
             place, anchor = (x + 3, "start") if on_the_right else (x - 3, "end")

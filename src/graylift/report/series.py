@@ -16,6 +16,7 @@ from itertools import groupby
 from graylift.domain.evidence import INTERVAL_S, IntervalReport, Window
 from graylift.domain.histogram import Histogram, merged
 from graylift.domain.release import Release
+from graylift.domain.scores import ScoreCounts, scores_from_counts
 from graylift.domain.weights import Role
 
 MOST_POINTS = 200
@@ -28,6 +29,7 @@ class Totals:
     """Requests of one arm that were assigned by weight or hash (those with a label are no sample).
 
     reasons: (reason, count), most frequent first
+    ttft, tpot, input_tokens, output_tokens, scores: as in Window
     """
 
     requests: int
@@ -36,6 +38,11 @@ class Totals:
     abandoned: int
     latency: Histogram
     reasons: tuple[tuple[str, int], ...]
+    ttft: Histogram
+    tpot: Histogram
+    input_tokens: int
+    output_tokens: int
+    scores: tuple[tuple[str, ScoreCounts], ...]
 
     @property
     def p50_s(self) -> float | None:
@@ -48,6 +55,12 @@ class Totals:
     @property
     def failed_share(self) -> float | None:
         return self.failed / self.requests if self.requests else None
+
+    @property
+    def tokens_each(self) -> float | None:
+        """Output tokens of an answer, on average; None where nobody counts tokens."""
+        answers = self.requests - self.failed
+        return self.output_tokens / answers if answers and self.output_tokens else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +94,11 @@ def windows_of(release: Release, role: Role, reports: Iterable[IntervalReport]) 
 def totals_from(parts: Sequence[Window | Totals]) -> Totals:
     """Their sum."""
     reasons: Counter[str] = Counter()
+    scores: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for part in parts:
         reasons.update(dict(part.reasons))
+        for name, found in part.scores:
+            scores[name].update(dict(found.steps))
     return Totals(
         requests=sum(part.requests for part in parts),
         failed=sum(part.failed for part in parts),
@@ -90,6 +106,11 @@ def totals_from(parts: Sequence[Window | Totals]) -> Totals:
         abandoned=sum(part.abandoned for part in parts),
         latency=merged(part.latency for part in parts),
         reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        ttft=merged(part.ttft for part in parts),
+        tpot=merged(part.tpot for part in parts),
+        input_tokens=sum(part.input_tokens for part in parts),
+        output_tokens=sum(part.output_tokens for part in parts),
+        scores=tuple((name, scores_from_counts(counts)) for name, counts in sorted(scores.items())),
     )
 
 

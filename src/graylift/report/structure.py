@@ -6,7 +6,8 @@ seconds, durations and latencies seconds, shares numbers from 0 to 1, weights ou
     schema    "graylift.dev/report/v1"
     release   id, service, phase, outcome (one sentence), reason, specDigest, createdAt, finishedAt, until
     revisions {stable, candidate}: name, id, digest, model,
-              requests, failed, unanswered, abandoned, failedShare, p50, p99, reasons [{reason, count}]
+              requests, failed, unanswered, abandoned, failedShare, p50, p99, reasons [{reason, count}],
+              ttft {p50, p95}, tpot {p50, p95}, inputTokens, outputTokens, scores [{name, count, mean}]
     checks    [{check, passed, sentence, evidence [..]}], null before they ran
     stages    [{number, weight, minObserve, minRequests, approvalRequired, entered, left, observed, why,
               requests {stable, candidate}, verdicts [{check, ruling, sentence, candidate, stable, candidateRequests,
@@ -81,6 +82,11 @@ def _revision(arm: RevisionFacts) -> dict[str, object]:
         "p50": totals.p50_s,
         "p99": totals.p99_s,
         "reasons": [{"reason": reason, "count": count} for reason, count in totals.reasons],
+        "ttft": {"p50": totals.ttft.quantile(0.5), "p95": totals.ttft.quantile(0.95)},
+        "tpot": {"p50": totals.tpot.quantile(0.5), "p95": totals.tpot.quantile(0.95)},
+        "inputTokens": totals.input_tokens,
+        "outputTokens": totals.output_tokens,
+        "scores": [{"name": name, "count": found.count, "mean": found.mean} for name, found in totals.scores],
     }
 
 

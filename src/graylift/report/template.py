@@ -14,6 +14,8 @@ _WORDS: dict[str, Callable[..., object]] = {
     "utc": words.utc,
     "span": words.span,
     "latency": words.latency,
+    "pace": words.pace,
+    "score": words.score,
     "share": words.share,
     "count": words.count,
     "measured": words.measured,

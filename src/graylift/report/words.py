@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import assert_never
 
 from graylift.domain.judgement import Verdict
 from graylift.domain.release import CheckOutcome, CheckResult
@@ -50,12 +51,31 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def pace(seconds: float | None) -> str:
+    """`20.4 ms/token`"""
+    return latency(seconds) + ("" if seconds is None else "/token")
+
+
 def measured(value: float | None, metric: Metric) -> str:
-    return share(value) if metric is Metric.ERRORS else latency(value)
+    match metric:
+        case Metric.ERRORS:
+            return share(value)
+        case Metric.LATENCY | Metric.TTFT:
+            return latency(value)
+        case Metric.TPOT:
+            return pace(value)
+        case Metric.SCORE:
+            return score(value)
+        case _:
+            assert_never(metric)
 
 
 def effect(verdict: Verdict, metric: Metric) -> str:
-    """The 95 % interval of the effect: `0.97x to 1.08x`, `-0.2pp to +0.4pp`."""
+    """The 95 % interval of the effect: `0.97x to 1.08x`, `-0.2pp to +0.4pp`, `-0.010 to +0.005`."""
     low, high = verdict.effect_low, verdict.effect_high
     if verdict.check in _OF_PAIRS:
         return "–"
@@ -70,7 +90,15 @@ def effect(verdict: Verdict, metric: Metric) -> str:
 
 def _effect(value: float | None, metric: Metric) -> str:
     assert value is not None
-    return f"{value * 100:+.2f}pp" if metric is Metric.ERRORS else f"{value:.2f}x"
+    match metric:
+        case Metric.ERRORS:
+            return f"{value * 100:+.2f}pp"
+        case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
+            return f"{value:.2f}x"
+        case Metric.SCORE:
+            return f"{value:+.3f}"
+        case _:
+            assert_never(metric)
 
 
 def tally(results: Sequence[CheckResult]) -> str:

@@ -13,6 +13,7 @@ Three rules hold whatever is put in:
 from graylift.rollout.arms import weights_of
 from graylift.rollout.commands import Obeyed, obey
 from graylift.rollout.decisions import ROLLBACK_WITHIN_S, decide
+from graylift.rollout.measures import wanted_metrics
 from graylift.rollout.moves import credit, evolve
 from graylift.rollout.routes import kept, routes, split_of, wanted
 from graylift.rollout.services import DRAIN_S, retire, settle
@@ -31,5 +32,6 @@ __all__ = [
     "settle",
     "split_of",
     "wanted",
+    "wanted_metrics",
     "weights_of",
 ]

@@ -13,6 +13,7 @@ words. Called by the controller through `decide`. How a kind reads in each phase
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from graylift.domain.judgement import Decision, DecisionKind, Judgement, Ruling, Verdict
@@ -94,7 +95,7 @@ def _checking(release: Release, situation: Situation) -> Decision:
         return Decision(DecisionKind.HOLD, "its checks run")
     stopped = [result for result in report.results if not result.lets_through]
     if stopped:
-        return Decision(DecisionKind.REJECT, "; ".join(f"{stop.check}: {stop.sentence}" for stop in stopped))
+        return Decision(DecisionKind.REJECT, _listed([f"{stop.check}: {stop.sentence}" for stop in stopped]))
     if report.stable is None or report.candidate is None:
         missing = release.spec.stable if report.stable is None else release.spec.candidate
         return Decision(DecisionKind.REJECT, f"its checks gave no revision for {missing.name}")
@@ -174,6 +175,14 @@ def _alarm(release: Release, situation: Situation) -> Decision | None:
 def _failure(judgement: Judgement) -> str:
     failures = [_told(verdict) for verdict in judgement.verdicts if verdict.ruling is Ruling.FAIL]
     return "; ".join(failures) or "the checks together reached the bound for a rollback"
+
+
+def _listed(reasons: Sequence[str]) -> str:
+    """Numbered if there are several: each is a sentence, with commas and semicolons of its own."""
+    if len(reasons) == 1:
+        return reasons[0]
+    numbered = "; ".join(f"({number}) {why}" for number, why in enumerate(reasons, start=1))
+    return f"{len(reasons)} checks stop it: {numbered}"
 
 
 def _told(verdict: Verdict) -> str:

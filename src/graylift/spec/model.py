@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ from graylift.domain.engine import Precision, Profile, ProfileShape, Runtime
 from graylift.domain.spec import EndpointModel, OnnxModel, Serving, TensorName
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
-from graylift.spec.fields import Fields, Read, Wrong
+from graylift.spec.fields import Fields, Read, Wrong, nearest
 from graylift.spec.profiles import checked
-from graylift.spec.shapes import PROFILE
-from graylift.spec.values import between, choice, duration, each_of, integer, matching, text
+from graylift.spec.settings import SETTINGS, Setting
+from graylift.spec.shapes import PROFILE, RUNTIMES
+from graylift.spec.values import between, choice, duration, each_of, integer, matching, quantity, text
 
 MissingFile = Callable[[Path], str | None]
 """Why there is no readable file at a path, None if there is one."""
@@ -23,14 +25,9 @@ _url = matching(
     r"http://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}",
     "write http://host:port, with a name or an IPv4 address, and no path: http://10.0.0.7:8000",
 )
-_runtimes = {runtime.value: runtime for runtime in Runtime}
 _runtime = choice(
-    _runtimes,
-    {
-        name: "write onnxruntime, or start a server with that runtime yourself and name it by `endpoint`"
-        for name in ("openvino", "tensorrt", "tensorrt-rtx")
-        if name not in _runtimes
-    },
+    RUNTIMES,
+    {"pytorch": "release an ONNX file, and compare it with PyTorch by `graylift bench model.pt2 model.onnx`"},
 )
 _precision = choice({precision.value: precision for precision in Precision})
 _max_delay = between(0, 1, "write a duration from 0s to 1s", duration)
@@ -47,6 +44,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
             "precision",
             "profiles",
             "calibration",
+            "settings",
             "inputs",
             "outputs",
             "contexts",
@@ -66,6 +64,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     calibration = fields.read_or(None, "calibration", file)
     if precision.found:
         _demand_calibration(fields, precision)
+    settings = _read_settings(fields, runtime)
     contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
     max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
     max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
@@ -87,6 +86,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         inputs.value,
         outputs.value,
         Serving(contexts.value, max_batch.value, max_delay.value),
+        settings.value,
     )
 
 
@@ -145,6 +145,30 @@ def _profiles(fields: Fields, entries: Sequence[Read[tuple[Read[ProfileShape], .
             )
         profiles.append(Profile(tuple(shapes)))
     return tuple(profiles)
+
+
+def _read_settings(fields: Fields, runtime: Read[Runtime]) -> Read[tuple[tuple[str, str], ...]]:
+    """(name, value) of each, ascending by name; of which there are, the runtime decides."""
+
+    def read_setting(key: Scalar, node: Node) -> tuple[str, str]:
+        known = SETTINGS[runtime.value]
+        if key.text not in known:
+            what = f"`{key.text}` is no setting of {runtime.value.value}"
+            raise Wrong(key.place, what, nearest(key.text, known) if known else "delete it: that runtime has none")
+        return key.text, written(known[key.text], node)
+
+    def written(setting: Setting, node: Node) -> str:
+        return quantity("a value", partial(_matched, setting))(node)
+
+    entries = fields.table("settings", read_setting)
+    complete = bool(entries.found) and all(entry.found for entry in entries.value)
+    return Read(entries.place, (tuple(sorted(entry.value for entry in entries.value)),) if complete else ())
+
+
+def _matched(setting: Setting, value: str) -> str:
+    if not re.fullmatch(setting.pattern, value, re.ASCII):
+        raise ValueError(f"write {setting.looks}")
+    return value
 
 
 def _read_names(fields: Fields, name: str) -> Read[tuple[TensorName, ...]]:

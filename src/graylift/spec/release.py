@@ -88,7 +88,8 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     routing = fields.nested_or(
         RoutingSpec(timeout_s=timeout_s), "routing", ROUTING, partial(_read_routing, timeout_s=timeout_s)
     )
-    judging = fields.nested_or(judge.DEFAULT, "judge", JUDGE, judge.read_judge)
+    spoken = protocol.value if protocol.found else ServingProtocol.OPEN_INFERENCE
+    judging = fields.nested_or(judge.default_for(spoken), "judge", JUDGE, partial(judge.read_judge, spoken))
     on_failure = fields.read_or(OnFailure.ROLLBACK, "onFailure", choice({member.value: member for member in OnFailure}))
     stages = read_stages(fields, judging.value.checks if judging.found else None)
     return ReleaseSpec(

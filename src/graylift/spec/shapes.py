@@ -9,6 +9,9 @@ from __future__ import annotations
 from graylift.domain.engine import Runtime
 from graylift.spec.fields import Shape
 
+RUNTIMES = {runtime.value: runtime for runtime in Runtime if runtime is not Runtime.PYTORCH}
+"""That a release may have. PyTorch's programs are compared with, and have no source to be checked against."""
+
 ROOT = Shape(
     "the release file",
     {
@@ -49,11 +52,12 @@ MODEL = Shape(
     {
         "onnx": "the path of the model, from the folder of this file",
         "endpoint": "http://host:port of a server that runs already",
-        "runtime": f"what executes the model: {', '.join(runtime.value for runtime in Runtime)}",
+        "runtime": f"what executes the model: {', '.join(RUNTIMES)}",
         "threads": "threads for one inference",
         "precision": "the numbers it computes with, as in fp32",
         "profiles": "the shapes it is built for: [{input_ids: {min: [1, 8], opt: [8, 128], max: [32, 512]}}]",
         "calibration": "the path of an .npz with real inputs, for int8 alone",
+        "settings": "what else may be set of the runtime, as in {workspace: 4GiB}",
         "contexts": "inferences at once, each with its threads",
         "maxBatchSize": "rows that may share one inference, as in 8",
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
@@ -205,17 +209,42 @@ AGREEMENT = Shape(
 METRIC = Shape(
     "spec.judge.metrics[]",
     {
-        "name": "errors or latency",
-        "quantile": "which quantile of the latency, as in 0.99",
+        "name": "errors, latency, ttft, tpot, or the name of a score",
+        "quantile": "which quantile of the time, as in 0.99",
         "rollbackIfWorse": "how much worse than stable is too much. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
         "promoteIfWithin": "how close to stable is good enough. Both margins are needed: "
         "with one alone, a candidate that sits at it could never be decided",
+        "prometheus": "where it is read, under a name of your own: {url: http://127.0.0.1:9090, bad: ..., total: ...}",
+        "otlp": "what the servers push by OTLP, under a name of your own: {histogram: ..., above: 0.5}",
+    },
+)
+
+PROMETHEUS = Shape(
+    "spec.judge.metrics[].prometheus",
+    {
+        "url": "where it is, as in http://127.0.0.1:9090",
+        "histogram": "a histogram, without `_bucket`, as in vllm:request_queue_time_seconds",
+        "above": "one of its bucket bounds: values above it are bad events",
+        "bad": "instead of a histogram, a counter of bad events",
+        "total": "and the counter of all events",
+        "labels": 'what selects its series: {version: "{revision}"}; {revision} becomes v1 and v2',
+        "every": "the interval in which both revisions are compared, several scrapes long, as in 60s",
+    },
+)
+
+OTLP = Shape(
+    "spec.judge.metrics[].otlp",
+    {
+        "histogram": "the instrument's name, as in gen_ai.server.time_to_first_token",
+        "above": "one of its bucket bounds: values above it are bad events",
+        "attributes": "what a data point must have: {gen_ai.request.model: tiny}",
+        "every": "the interval in which both revisions are compared, several exports long, as in 3m",
     },
 )
 
 SHAPES = (
     *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
     *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
-    *(ROUTING, STICKY, MATCH, STAGE, STAGE_MATCH, JUDGE, METRIC, SHADOW, SHADOW_MARGINS, AGREEMENT),
+    *(ROUTING, STICKY, MATCH, STAGE, STAGE_MATCH, JUDGE, METRIC, PROMETHEUS, OTLP, SHADOW, SHADOW_MARGINS, AGREEMENT),
 )

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
-from graylift.domain.spec import Check, Metric, OnInconclusive, PromoteMargin, Stage
+from graylift.domain.spec import Check, OnInconclusive, PromoteMargin, Stage
 from graylift.domain.weights import ALL, NONE, Weights, weights_from_percent
 from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong, nearest
-from graylift.spec.judge import margin_for
+from graylift.spec.judge import MEASURED, margin_for
 from graylift.spec.shadow import read_shadow
 from graylift.spec.shapes import STAGE
 from graylift.spec.values import any_margin, between, choice, duration, integer, number
@@ -136,19 +136,33 @@ def _demand_rise(spec: Fields, weights: Sequence[Read[Weights]]) -> None:
 def _read_margin(checks: tuple[Check, ...] | None, key: Scalar, node: Node) -> PromoteMargin:
     """A stage's own margin for the check that `key` names."""
     if checks is None:
-        metrics = [metric for metric in Metric if metric.value == key.text.split(" ")[0]]
-        return PromoteMargin(key.text, (margin_for(metrics[0]) if metrics else any_margin)(node))
-    by_name = {check.name: check for check in checks}
-    if key.text not in by_name:
-        raise Wrong(key.place, f"no metric is called `{key.text}`", nearest(key.text, by_name))
-    check = by_name[key.text]
+        metric = MEASURED.get(key.text.split(" ")[0])
+        return PromoteMargin(key.text, (any_margin if metric is None else margin_for(metric))(node))
+    check = _check_called(checks, key)
     margin = margin_for(check.metric)(node)
-    if margin.value < check.promote_if_within.value:
+    if margin.value * check.promote_if_within.value < 0:
+        what = f"{margin} looks the other way than the metric's own promoteIfWithin ({check.promote_if_within})"
+        raise Wrong(node.place, what, "give it the sign of the direction in which the score gets worse")
+    if margin.kind is not check.promote_if_within.kind:
+        what = f"{margin} is of another kind than the metric's own promoteIfWithin ({check.promote_if_within})"
+        raise Wrong(node.place, what, "write both in pp, or both as a ratio")
+    if margin.room < check.promote_if_within.room:
         what = f"{margin} is tighter than what the judge asks of every stage ({check.promote_if_within})"
         raise Wrong(
             node.place, what, "a stage's margin may only be looser; tighten the metric's promoteIfWithin instead"
         )
-    return PromoteMargin(key.text, margin)
+    return PromoteMargin(check.name, margin)
+
+
+def _check_called(checks: tuple[Check, ...], key: Scalar) -> Check:
+    """By its name, or by its metric's alone where no other check has the same."""
+    by_name = {check.name: check for check in checks}
+    of_metric = [check for check in checks if check.quantile is not None and check.metric.value == key.text]
+    if key.text not in by_name and len(of_metric) == 1:
+        return of_metric[0]
+    if key.text not in by_name:
+        raise Wrong(key.place, f"no metric is called `{key.text}`", nearest(key.text, by_name))
+    return by_name[key.text]
 
 
 def effective_margins(
@@ -159,7 +173,7 @@ def effective_margins(
     for check in checks:
         usual = check.promote_if_within
         if weight.candidate < defaults.FULL_RIGOUR.candidate:
-            usual = max(usual, defaults.NO_CATASTROPHE[check.metric], key=lambda margin: margin.value)
+            usual = max(usual, defaults.no_catastrophe(check), key=lambda margin: margin.room)
         margin = named.get(check.name, usual)
         if margin != check.promote_if_within:
             yield PromoteMargin(check.name, margin)

@@ -1,4 +1,4 @@
-"""Quantities as people write them: `1h30m`, `50/s`, `0.5%`, `1.10x`, `0.5pp`. Text in, number out,
+"""Quantities as people write them: `1h30m`, `50/s`, `0.5%`, `1.10x`, `0.5pp`, `-0.01`. Text in, number out,
 ValueError with the cure.
 
 It must not know where the text stands. Called by `values`.
@@ -16,6 +16,8 @@ _DECIMAL = r"((?:0|[1-9]\d{0,8})(?:\.\d{1,9})?)"
 _PERCENTAGE = re.compile(rf"{_DECIMAL}%", re.ASCII)
 _RATE = re.compile(rf"{_DECIMAL}/([sm])", re.ASCII)
 _MARGIN = re.compile(rf"{_DECIMAL}(x|pp)", re.ASCII)
+_DIFFERENCE = re.compile(rf"([-+]?){_DECIMAL}", re.ASCII)
+_LARGEST_DIFFERENCE = Decimal("0.9")
 
 
 def seconds_from_text(text: str) -> float:
@@ -47,11 +49,15 @@ def rate_from_text(text: str) -> float:
 
 
 def margin_from_text(text: str) -> Margin:
-    """A ratio above 1 (`1.10x`) or percentage points from above 0 to 100 (`0.5pp`)."""
+    """A ratio above 1 (`1.10x`), percentage points from above 0 to 100 (`0.5pp`), or a score's difference with its sign
+    (`-0.01`)."""
+    if difference := _DIFFERENCE.fullmatch(text):
+        return _margin_of_score(difference[1], Decimal(difference[2]))
     match = _MARGIN.fullmatch(text)
     if not match:
         raise ValueError(
-            "write a ratio (1.10x: a tenth more than stable) or percentage points (0.5pp more than stable)"
+            "write a ratio (1.10x: a tenth more than stable), percentage points (0.5pp more than stable) or, for a "
+            "score, a difference (-0.01: lower by a hundredth of its scale)"
         )
     number = Decimal(match[1])
     if match[2] == "x":
@@ -61,3 +67,14 @@ def margin_from_text(text: str) -> Margin:
     if not 0 < number <= 100:
         raise ValueError("write percentage points above 0pp and up to 100pp: 0.5pp is half a percent of all requests")
     return Margin(MarginKind.POINTS, float(number / 100))
+
+
+def _margin_of_score(sign: str, size: Decimal) -> Margin:
+    if not sign:
+        raise ValueError(
+            f"write a unit (1.10x, 0.5pp) or, for a score, the sign that says which way is worse: -{size} where "
+            f"lower is, +{size} where higher is"
+        )
+    if not 0 < size <= _LARGEST_DIFFERENCE:
+        raise ValueError("write a difference of scores from 0 to 1, not 0 and at most 0.9: -0.01, +0.05")
+    return Margin(MarginKind.SCORE, float(-size if sign == "-" else size))

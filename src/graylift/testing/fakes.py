@@ -13,7 +13,9 @@ from graylift.domain.evidence import IntervalReport, Window
 from graylift.domain.release import CheckReport, CheckResult
 from graylift.domain.revision import Instance, InstanceState, Revision
 from graylift.domain.routing import GatewayState, RoutingTable
+from graylift.domain.sources import WantedMetric
 from graylift.domain.spec import ReleaseSpec
+from graylift.domain.tally import Tally
 from graylift.errors import DeployError, GatewayError, GrayliftError, TableRefused
 from graylift.testing.samples import check_report
 
@@ -201,6 +203,48 @@ class FakeEvidence:
             kept = self._reports.get(gateway, [])
             self._reports[gateway] = [report for report in kept if report.sequence > sequence]
         return [report for _, reports in sorted(self._reports.items()) for report in reports]
+
+
+class FakeMetrics:
+    """ports.MetricSource: what a test says that was counted elsewhere; kept until it is read past.
+
+    wanted: what the controller asked for last
+    broken: by source of a metric, why nothing is known of it
+    """
+
+    def __init__(self) -> None:
+        self._reports: dict[str, list[IntervalReport]] = {}
+        self._sequences: dict[str, int] = {}
+        self.wanted: tuple[WantedMetric, ...] = ()
+        self.broken: dict[str, str] = {}
+
+    def count(self, wanted: WantedMetric, start_s: float, gap: str | None = None, **events: Tally) -> None:
+        """An interval of a metric: the events of `candidate` and of `stable`."""
+        sequence = self._sequences[wanted.source] = self._sequences.get(wanted.source, 0) + 1
+        windows = tuple(
+            Window(
+                *(wanted.service, wanted.split, arm.role, arm.revision_id, None),
+                external=((wanted.metric, events[arm.role.value]),),
+            )
+            for arm in wanted.arms
+            if arm.role.value in events
+        )
+        report = IntervalReport(wanted.source, sequence, start_s, 1.0, None, windows, gap)
+        self._reports.setdefault(wanted.source, []).append(report)
+
+    async def read(self, wanted: Sequence[WantedMetric], after: Sequence[tuple[str, int]]) -> Sequence[IntervalReport]:
+        self.wanted = tuple(wanted)
+        cursors = dict(after)
+        return [
+            report
+            for one in wanted
+            if one.source not in self.broken
+            for report in self._reports.get(one.source, [])
+            if report.sequence > cursors.get(one.source, 0)
+        ]
+
+    def troubles(self) -> Sequence[tuple[str, str]]:
+        return list(self.broken.items())
 
 
 class FakeChecklist:
