@@ -62,7 +62,7 @@ def pace(seconds: float | None) -> str:
 
 def measured(value: float | None, metric: Metric) -> str:
     match metric:
-        case Metric.ERRORS:
+        case Metric.ERRORS | Metric.SHARE:
             return share(value)
         case Metric.LATENCY | Metric.TTFT:
             return latency(value)
@@ -91,7 +91,7 @@ def effect(verdict: Verdict, metric: Metric) -> str:
 def _effect(value: float | None, metric: Metric) -> str:
     assert value is not None
     match metric:
-        case Metric.ERRORS:
+        case Metric.ERRORS | Metric.SHARE:
             return f"{value * 100:+.2f}pp"
         case Metric.LATENCY | Metric.TTFT | Metric.TPOT:
             return f"{value:.2f}x"
