@@ -65,6 +65,9 @@ def line(number: int, ended_s: float) -> bytes:
             "status": 500 if failed else 200,
             "ttfb_us": duration_us - 100,
             "tx": 900,
+            "request_id": f"0b2c1e9e-8d1f-4f0e-9d3a-{number % 10**12:012}",
+            "answered_us": duration_us - 200,
+            "llm": None,
         },
         option=orjson.OPT_APPEND_NEWLINE,
     )

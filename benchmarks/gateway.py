@@ -53,7 +53,7 @@ def table(version: int, address: str, weights: Weights | None, *, swapped: bool 
         candidate=None if weights is None else Backend(candidate, address),
         weights=weights or NONE,
         match=(),
-        sticky_header=None,
+        sticky=None,
         salt="s",
         split="a-1/0",
         timeout_s=10.0,
@@ -113,6 +113,7 @@ def bare_config(port: int, address: str, folder: Path) -> str:
         xds_dir=str(xds),
         access_log="/dev/null",
         shadow_socket=str(folder / "shadow.sock"),
+        agent_socket=str(folder / "none"),
     )
     config = json.loads(text)
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]

@@ -1,8 +1,8 @@
-"""What a shadow costs the users of stable: their median latency with every request shadowed, against without, in one run.
+"""What a shadow costs the users of stable: their median latency with every request shadowed, against without.
 
 Run by hand: `python benchmarks/shadow.py`. Slices alternate, with and without, and the ratio is of their medians. The
 two model servers, the agent and the load are processes of their own; a model here takes its time without taking a
-processor, so that there is spare capacity, which is what the claim is about. On a full machine a shadow is shed instead.
+processor, so that there is spare capacity, which is what the claim is about. On a full machine a shadow is shed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def model(port: int) -> None:
 
 
 async def gateway(folder: Path, port: int, stable: str, candidate: str, protocol: str) -> None:
-    """An agent that shadows, or does not, as each line of its input says; at the end it tells what came of the pairs."""
+    """An agent that shadows or does not, as each line of its input says; in the end it tells what came of the pairs."""
     config = GatewayConfig(name="bench", state_dir=folder, listen_port=port, workers=1)
     reports: list[IntervalReport] = []
     async with GatewayAgent(config) as agent:
@@ -147,7 +147,7 @@ async def compare(protocol: ServingProtocol, folder: Path) -> None:
         told = (await agent.stdout.read()).decode().strip()
     without, with_shadow = median(medians["off"]), median(medians["on"])
     print(
-        f"{protocol.value}: p50 {with_shadow * 1e3:.2f} ms with every request shadowed, {without * 1e3:.2f} ms without: "
+        f"{protocol.value}: p50 {with_shadow * 1e3:.2f} ms with every request shadowed, {without * 1e3:.2f} ms without, "
         f"{with_shadow / without:.3f}x (aim < 1.05x); {told}"
     )
 

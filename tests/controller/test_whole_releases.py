@@ -8,7 +8,7 @@ import pytest
 from release_scene import GOOD_WAY, ON_TRAFFIC, STAGES, Scene
 
 from graylift.domain.release import CommandKind, Phase
-from graylift.domain.spec import OnFailure, ReleaseSpec, RoutingSpec, Stage
+from graylift.domain.spec import OnFailure, ReleaseSpec, RoutingSpec, Stage, Sticky, StickyBy
 from graylift.domain.weights import ALL, Weights
 from graylift.rollout import DRAIN_S, ROLLBACK_WITHIN_S
 from graylift.testing.samples import LATENCY, check_report, release_spec
@@ -545,16 +545,16 @@ async def test_the_files_routing_holds_with_the_candidate_and_goes_back_with_it(
     scene = Scene()
     scene.starts(SPEC)
     await scene.until(Phase.PROMOTED)
-    sticky = RoutingSpec(sticky_header="x-user")
+    sticky = RoutingSpec(sticky=Sticky(StickyBy.HEADER, "x-user"))
     scene.starts(release_spec(stable="v2", candidate="v3", stages=STAGES, routing=sticky))
     await scene.looks()
     await scene.until(Phase.PROGRESSING)
-    assert scene.table.services[0].sticky_header == "x-user"
+    assert scene.table.services[0].sticky == sticky.sticky
 
     scene.commands(CommandKind.ABORT)
     await scene.until(Phase.ROLLED_BACK)
 
-    assert scene.table.services[0].sticky_header is None
+    assert scene.table.services[0].sticky is None
 
 
 async def test_services_do_not_disturb_each_other() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from envoy_lab import Gateway, ModelServer
+from openai_lab import LanguageModel
 
 from graylift.domain.routing import RoutingTable
 
@@ -25,6 +26,22 @@ async def candidate() -> AsyncIterator[ModelServer]:
     yield server
     server.release.set()
     await server.die()
+
+
+@pytest.fixture
+async def old() -> AsyncIterator[LanguageModel]:
+    server = LanguageModel("chat.v1.aaaaaaaaaaaa")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def new() -> AsyncIterator[LanguageModel]:
+    server = LanguageModel("chat.v2.bbbbbbbbbbbb")
+    await server.start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import aiohttp
 
 from graylift.domain.evidence import AttemptRecord, RequestRecord
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
-from graylift.domain.spec import LabelRule, ServingProtocol
+from graylift.domain.spec import LabelRule, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import Weights
 from graylift.envoy import readback
 from graylift.envoy.access_log import parse
@@ -214,6 +214,7 @@ class Gateway:
                 xds_dir=str(self.xds),
                 access_log=str(self.log),
                 shadow_socket=str(self.folder / "shadow.sock"),
+                agent_socket=str(self.folder / "agent.sock"),
             )
         )
         address = self.folder / "admin.address"
@@ -230,7 +231,8 @@ class Gateway:
         self._admin = f"http://{address.read_text()}"
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S))
         await until(self._is_ready, f"Envoy ready: {self.said}")
-        (listener,) = (await self.admin("/listeners?format=json"))["listener_statuses"]
+        listeners = (await self.admin("/listeners?format=json"))["listener_statuses"]
+        (listener,) = (one for one in listeners if one["name"] == "gateway")
         self.port = listener["local_address"]["socket_address"]["port_value"]
 
     async def stop(self) -> None:
@@ -347,6 +349,7 @@ def routes(
     *,
     match: Iterable[LabelRule] = (),
     sticky_header: str | None = None,
+    sticky: Sticky | None = None,
     salt: str = "m-1",
     timeout_s: float = 10.0,
     service: str = "m",
@@ -359,7 +362,7 @@ def routes(
         candidate=None if candidate is None else candidate.backend,
         weights=Weights(weight),
         match=tuple(match),
-        sticky_header=sticky_header,
+        sticky=sticky if sticky_header is None else Sticky(StickyBy.HEADER, sticky_header),
         salt=salt,
         split=f"{salt}/{weight}",
         timeout_s=timeout_s,

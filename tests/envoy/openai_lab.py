@@ -13,19 +13,18 @@ from aiohttp.typedefs import Handler
 
 from graylift.domain.routing import Backend
 
-USER_LEFT = (ConnectionError, asyncio.CancelledError)
-
 
 @dataclass
 class Manner:
     """How one stream goes. Tokens are counted from 0.
 
     tokens:      how many it has
-    first_s, gap_s: before the first one, and between two
+    first_s, gap_s: before the first one, and between two; an answer that is no stream takes as long
     stop_after:  the stream ends here as if it were whole: no finish reason, no [DONE]
     error_after: an error object comes here in place of a token
     stall_after: nothing comes from here on, until the server is told to go on
     break_after: the connection is reset here
+    lingers:     after all it has to say it keeps the connection open, until it is told to go on
     cut_events:  each event is sent in two pieces
     says_done, says_finish: the two ways in which a stream tells its end
     null_usage:  every chunk of a stream for which usage is asked has the field, as OpenAI's own have
@@ -38,6 +37,7 @@ class Manner:
     error_after: int | None = None
     stall_after: int | None = None
     break_after: int | None = None
+    lingers: bool = False
     cut_events: bool = False
     says_done: bool = True
     says_finish: bool = True
@@ -92,6 +92,8 @@ class LanguageModel:
             try:
                 asked = json.loads(body)
             except ValueError:
+                asked = None
+            if not isinstance(asked, dict):
                 return _json({"error": {"message": "no JSON", "type": "invalid_request_error"}}, 400)
             return await answer(request, asked)
 
@@ -122,6 +124,7 @@ class LanguageModel:
                 return await self._stream(request, asked, kind, _tool_call, "tool_calls")
             return await self._stream(request, asked, kind, lambda word: {"delta": {"content": word}})
         manner = self._next()
+        await asyncio.sleep(manner.first_s + manner.gap_s * manner.tokens)
         if manner.error_after is not None:
             return _json({"error": {"message": "I will not say", "type": "server_error", "code": 1}})
         message: dict[str, Any] = {"role": "assistant", "content": _text(manner)}
@@ -160,12 +163,16 @@ class LanguageModel:
                     assert request.transport is not None
                     request.transport.abort()
                     return answer
+                cut = -9 if manner.cut_events else len(event)
+                await answer.write(event[:cut])
                 if manner.cut_events:
-                    await answer.write(event[:-9])
                     await asyncio.sleep(0.002)
-                    event = event[-9:]
-                await answer.write(event)
+                    await answer.write(event[cut:])
+            if manner.lingers:
+                await self.go_on.wait()
             await answer.write_eof()
+        except ConnectionError:
+            pass  # the client has left
         finally:
             self.open -= 1
         return answer
@@ -179,7 +186,8 @@ class LanguageModel:
         finish: str,
     ) -> AsyncIterator[bytes | None]:
         """None where the connection breaks."""
-        wants_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+        options = asked.get("stream_options")
+        wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
 
         def chunk(*choices: dict[str, Any], usage: dict[str, Any] | None = None) -> bytes:
             whole = [{"index": 0, "logprobs": None, "finish_reason": None, **choice} for choice in choices]

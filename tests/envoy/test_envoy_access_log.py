@@ -28,6 +28,9 @@ REQUEST: dict[str, Any] = {
     "status": 200,
     "ttfb_us": 1510,
     "tx": 13,
+    "request_id": "0b2c1e9e-8d1f-4f0e-9d3a-3a0f5a1c7b52",
+    "answered_us": 900,
+    "llm": None,
 }
 ATTEMPT: dict[str, Any] = {
     "attempt_end": "1795402569.572331",
@@ -72,6 +75,7 @@ def test_a_good_request() -> None:
         duration_s=0.00156,
         request_bytes=2,
         response_bytes=13,
+        request_id="0b2c1e9e-8d1f-4f0e-9d3a-3a0f5a1c7b52",
     )
 
 
@@ -197,3 +201,50 @@ def test_fields_of_any_other_kind_give_a_sound_record_or_an_unreadable_line(chan
         assert record.duration_s >= 0
         assert record.ended_s > 0
         hash(record)
+
+
+STREAM: dict[str, Any] = {
+    "done": True,
+    "estimated": False,
+    "finish": "stop",
+    "first_us": 101_322.0,
+    "followed": True,
+    "input_tokens": 7.0,
+    "last_us": 301_322.0,
+    "output_tokens": 11.0,
+    "stream": True,
+}
+
+
+def test_tokens_are_timed_from_when_the_request_went_to_the_server() -> None:
+    record = request(llm=STREAM, answered_us=8_678)
+    assert record.ttft_s == pytest.approx(0.11)
+    assert record.tpot_s == pytest.approx(0.02)  # ten times between the first and the last of eleven
+    assert (record.input_tokens, record.output_tokens, record.tokens_estimated, record.finish) == (7, 11, False, "stop")
+
+
+def test_one_token_has_no_time_per_token() -> None:
+    assert request(llm=STREAM | {"output_tokens": 1.0}).tpot_s is None
+
+
+@pytest.mark.parametrize(
+    ("gone", "added", "line", "outcome", "reason"),
+    [
+        ((), {}, {}, Outcome.OK, None),
+        (("done", "finish"), {}, {}, Outcome.FAILED, "truncated stream"),
+        (("done",), {}, {}, Outcome.FAILED, "no [DONE]"),
+        (("finish",), {}, {}, Outcome.FAILED, "no finish reason"),
+        ((), {"error": True}, {}, Outcome.FAILED, "error inside HTTP 200"),
+        ((), {}, {"details": "downstream_remote_disconnect", "flags": "DC"}, Outcome.OK, None),
+        (("done",), {}, {"details": "downstream_remote_disconnect", "flags": "DC"}, Outcome.ABANDONED, None),
+        (("done",), {"error": True}, {"details": "x", "flags": "DC"}, Outcome.FAILED, "error inside HTTP 200"),
+        ((), {}, {"attempts": 2}, Outcome.FAILED, None),
+        ((), {"finish": "length"}, {}, Outcome.OK, None),
+    ],
+)
+def test_a_stream_counts_by_how_it_ended(
+    gone: tuple[str, ...], added: dict[str, Any], line: dict[str, Any], outcome: Outcome, reason: str | None
+) -> None:
+    llm = {name: value for name, value in STREAM.items() if name not in gone} | added
+    record = request(llm=llm, **line)
+    assert (record.outcome, record.reason) == (outcome, reason)

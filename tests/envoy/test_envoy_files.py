@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
-from graylift.domain.spec import LabelRule, ServingProtocol
+from graylift.domain.spec import LabelRule, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import TOTAL, Role, Weights
 from graylift.envoy.files import across, render
 
@@ -23,10 +23,18 @@ BASE = ServiceRoutes(
     candidate=V2,
     weights=Weights(100),
     match=(),
-    sticky_header="x-user-id",
+    sticky=Sticky(StickyBy.HEADER, "x-user-id"),
     salt="m-1",
     split="m-1/1",
     timeout_s=10.0,
+)
+
+
+STICKY = (
+    Sticky(StickyBy.HEADER, "x-user-id"),
+    Sticky(StickyBy.COOKIE, "visitor"),
+    Sticky(StickyBy.USER),
+    Sticky(StickyBy.CONVERSATION),
 )
 
 
@@ -57,7 +65,9 @@ def routes_of(table: RoutingTable) -> list[dict[str, Any]]:
         ([replace(BASE, stable=Backend("v1", "host:0"))], "address 'host:0' of v1 is not host:port"),
         ([replace(BASE, stable=Backend("v1", "host:65536"))], "address 'host:65536' of v1 is not host:port"),
         ([replace(BASE, stable=Backend("v1", "http://host:80"))], "address 'http://host:80' of v1 is not host:port"),
-        ([replace(BASE, sticky_header="x user")], "sticky header 'x user' is no header name"),
+        ([replace(BASE, sticky=Sticky(StickyBy.HEADER, "x user"))], "sticky header 'x user' is no header name"),
+        ([replace(BASE, sticky=Sticky(StickyBy.COOKIE, "a.b"))], "sticky cookie 'a.b' must be named by letters"),
+        ([replace(BASE, sticky=Sticky(StickyBy.USER))], "a body of open-inference has no user to stay with"),
         ([replace(BASE, salt="")], "salt '' must be made of letters"),
         ([replace(BASE, salt=r"\1")], r"must be made of letters"),
         (
@@ -143,12 +153,12 @@ def consistent_tables(draw: st.DrawFn) -> RoutingTable:
         services.append(
             ServiceRoutes(
                 service=f"s{number}",
-                protocol=ServingProtocol.OPEN_INFERENCE,
+                protocol=ServingProtocol.OPEN_INFERENCE if number % 2 == 0 else ServingProtocol.OPENAI,
                 stable=backends[0],
                 candidate=backends[1] if has_candidate else None,
                 weights=Weights(draw(st.integers(0, TOTAL)) if has_candidate else 0),
                 match=tuple(draw(st.lists(rules, max_size=3))),
-                sticky_header=draw(st.sampled_from([None, "x-user-id"])),
+                sticky=draw(st.sampled_from([None, *STICKY[: 2 if number % 2 == 0 else 4]])),
                 salt=f"s{number}-1",
                 split="a",
                 timeout_s=draw(st.floats(0.001, 1e6)),
@@ -174,7 +184,9 @@ def test_weights_add_up_the_candidate_comes_first_and_zero_is_left_out(table: Ro
             if arm["name"].startswith("candidate/")
         )
         assert sends == service.weights.candidate
-        assert len([r for r in own if "headers" not in r["match"]]) == 1, "one route for everybody, and it is the last"
+        for_all = [r["match"]["path_separated_prefix"] for r in own if "headers" not in r["match"]]
+        assert len(set(for_all)) == len(for_all), "one route of each path for everybody"
+        assert "headers" not in own[-1]["match"], "and it is the last"
         if service.weights.candidate == 0:
             assert "candidate/" not in json.dumps(own)
 

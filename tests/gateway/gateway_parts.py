@@ -122,7 +122,7 @@ def table(
                 candidate=None if candidate is None else Backend(f"a.v{names[1]}.0", candidate),
                 weights=Weights(weight) if weight else NONE,
                 match=(),
-                sticky_header=None,
+                sticky=None,
                 salt="s",
                 split=f"a-1/{version}",
                 timeout_s=10.0,

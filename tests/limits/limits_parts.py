@@ -9,10 +9,10 @@ REQUESTS = Budget("s|all|requests", "all", Unit.REQUESTS, 5, 1.0)
 PLACES = Budget("s|all|concurrent", "all", Unit.CONCURRENT, 3, 40.0)
 
 
-def asking(id: str, *, tokens: int | None = None, requests: bool = False, place: bool = False) -> Reservation:
+def asking(name: str, *, tokens: int | None = None, requests: bool = False, place: bool = False) -> Reservation:
     charges = (
         *(() if tokens is None else (Charge(TOKENS, tokens),)),
         *((Charge(REQUESTS, 1),) if requests else ()),
         *((Charge(PLACES, 1),) if place else ()),
     )
-    return Reservation(id, charges)
+    return Reservation(name, charges)

@@ -13,7 +13,7 @@ from graylift.domain.judgement import DecisionKind, Judgement, Ruling
 from graylift.domain.release import Command, CommandKind, Phase, Release, Service, Situation
 from graylift.domain.revision import InstanceState
 from graylift.domain.routing import GatewayState, ServiceRoutes
-from graylift.domain.spec import LabelRule, OnFailure, ReleaseSpec, RoutingSpec, Stage
+from graylift.domain.spec import LabelRule, OnFailure, ReleaseSpec, RoutingSpec, Stage, Sticky, StickyBy
 from graylift.domain.weights import ALL, NONE, Role, Weights
 from graylift.rollout import credit, decide, evolve, kept, obey, retire, routes, settle, wanted
 from graylift.testing.samples import check_report, gateway_state, instance, judgement, release_spec, revision
@@ -23,7 +23,7 @@ GOES_BACK = (Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLED_BACK)
 NAMES = ("v1", "v2", "v3")
 ADDRESSES = {revision(name).id: f"{name}.test:80" for name in NAMES}
 ROUTING = RoutingSpec(
-    sticky_header="x-user",
+    sticky=Sticky(StickyBy.HEADER, "x-user"),
     match=(LabelRule("x-team", "us", Role.CANDIDATE), LabelRule("x-team", "them", Role.STABLE)),
 )
 

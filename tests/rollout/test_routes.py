@@ -8,7 +8,7 @@ import pytest
 
 from graylift.domain.release import Phase, Release, Retiring, Service
 from graylift.domain.routing import Backend
-from graylift.domain.spec import LabelRule, RoutingSpec, ServingProtocol
+from graylift.domain.spec import LabelRule, RoutingSpec, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import ALL, NONE, Role, Weights
 from graylift.rollout import kept, retire, routes, settle, wanted
 from graylift.rollout.services import DRAIN_S
@@ -17,7 +17,8 @@ from graylift.testing.samples import gateway_state, release_spec, revision
 V1, V2 = revision("v1"), revision("v2")
 ADDRESSES = {V1.id: "127.0.0.1:9001", V2.id: "127.0.0.1:9002"}
 TO_CANDIDATE, TO_STABLE = LabelRule("x-team", "us", Role.CANDIDATE), LabelRule("x-team", "them", Role.STABLE)
-SPEC = release_spec(routing=RoutingSpec("x-user", (TO_CANDIDATE, TO_STABLE), 5.0))
+BY_USER = Sticky(StickyBy.HEADER, "x-user")
+SPEC = release_spec(routing=RoutingSpec(BY_USER, (TO_CANDIDATE, TO_STABLE), 5.0))
 SERVICE = Service("file-type", ServingProtocol.OPEN_INFERENCE, RoutingSpec(), V1)
 NOW = 1000.0
 
@@ -56,7 +57,7 @@ def test_the_weights_follow_from_the_phase(
     assert seen.draining == ((Backend(V2.id, "127.0.0.1:9002"),) if drains else ())
     on_traffic = phase in (Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING)
     assert seen.match == ((TO_CANDIDATE, TO_STABLE) if on_traffic else ())
-    assert (seen.sticky_header, seen.timeout_s) == (("x-user", 5.0) if on_traffic else (None, 30.0))
+    assert (seen.sticky, seen.timeout_s) == ((BY_USER, 5.0) if on_traffic else (None, 30.0))
 
 
 def test_a_service_whose_stable_has_no_address_has_no_routes() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from graylift.domain.release import Phase, Release, Service
 from graylift.domain.routing import RoutingTable
-from graylift.domain.spec import LabelRule, RoutingSpec, ServingProtocol
+from graylift.domain.spec import LabelRule, RoutingSpec, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import Role
 from graylift.envoy.files import render
 from graylift.rollout import routes
@@ -15,7 +15,9 @@ from graylift.testing.samples import release_spec, revision
 V1, V2 = revision("v1"), revision("v2")
 ADDRESSES = {V1.id: "127.0.0.1:9001", V2.id: "127.0.0.1:9002"}
 ROUTING = RoutingSpec(
-    "x-user", (LabelRule("x-team", "us", Role.CANDIDATE), LabelRule("x-team", "them", Role.STABLE)), 5
+    Sticky(StickyBy.HEADER, "x-user"),
+    (LabelRule("x-team", "us", Role.CANDIDATE), LabelRule("x-team", "them", Role.STABLE)),
+    5,
 )
 
 

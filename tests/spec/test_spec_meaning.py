@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
 from graylift.domain.spec import (
     Check,
     EndpointModel,
@@ -26,6 +27,8 @@ from graylift.domain.spec import (
     RoutingSpec,
     ServingProtocol,
     Stage,
+    Sticky,
+    StickyBy,
     TensorName,
 )
 from graylift.domain.weights import ALL, Role, weights_from_percent
@@ -72,7 +75,9 @@ def test_every_field_means_what_the_reference_says(good: str, read: Reader) -> N
             ),
             ready_within_s=30.0,
         ),
-        routing=RoutingSpec("x-user-id", (LabelRule("x-tenant", "internal", Role.CANDIDATE),), 10.0),
+        routing=RoutingSpec(
+            Sticky(StickyBy.HEADER, "x-user-id"), (LabelRule("x-tenant", "internal", Role.CANDIDATE),), 10.0
+        ),
         stages=(
             Stage(
                 weights_from_percent(Decimal(1)),
@@ -96,10 +101,25 @@ def test_every_field_means_what_the_reference_says(good: str, read: Reader) -> N
     )
 
 
+def test_limits_mean_what_the_reference_says(good: str, read: Reader) -> None:
+    written = """    whenLimiterAway: allow
+    limits:
+      - {key: {header: X-Api-Key}, requests: 100/s, concurrent: 20}
+      - {label: {header: x-tenant, exact: batch}, path: /v1/embeddings, requests: 9000/h}
+"""
+    assert read(good.replace("    timeout: 10s\n", written)).routing.limits == Limits(
+        (
+            LimitRule(key_header="x-api-key", requests=Quota(100, 1.0), concurrent=20),
+            LimitRule(label=("x-tenant", "batch"), path="/v1/embeddings", requests=Quota(9000, 3600.0)),
+        ),
+        WhenAway.ALLOW,
+    )
+
+
 def test_what_is_left_out_has_a_default(read: Reader) -> None:
     spec = read(SHORT)
     assert spec.on_failure is OnFailure.ROLLBACK
-    assert spec.routing == RoutingSpec(sticky_header=None, match=(), timeout_s=30.0)
+    assert spec.routing == RoutingSpec(sticky=None, match=(), timeout_s=30.0)
     assert spec.candidate.ready_within_s == 60.0
     assert (spec.judge.false_rollback, spec.judge.false_promotion) == (0.01, 0.05)
     assert [
@@ -245,3 +265,21 @@ def test_a_stage_may_say_what_follows_when_it_is_not_proven_in_time(good: str, r
     first, second, _ = read(text).stages
     assert (first.max_duration_s, first.on_inconclusive) == (6 * 3600.0, OnInconclusive.ROLLBACK)
     assert (second.max_duration_s, second.on_inconclusive) == (None, OnInconclusive.HOLD)
+
+
+@pytest.mark.parametrize(
+    ("written", "sticky"),
+    [
+        ("{header: X-User-Id}", Sticky(StickyBy.HEADER, "x-user-id")),
+        ("{cookie: visitor}", Sticky(StickyBy.COOKIE, "visitor")),
+        ("{body: user}", Sticky(StickyBy.USER)),
+        ("{body: conversation}", Sticky(StickyBy.CONVERSATION)),
+    ],
+)
+def test_one_thing_keeps_requests_together(read: Reader, written: str, sticky: Sticky) -> None:
+    text = SHORT.replace("open-inference", "openai").replace(
+        "  stages:", f"  routing: {{sticky: {written}}}\n  stages:"
+    )
+    for version in ("v1", "v2"):
+        text = text.replace(f"{{onnx: models/{version}.onnx}}", f"{{endpoint: http://{version}:80}}")
+    assert read(text).routing.sticky == sticky

@@ -25,6 +25,7 @@ def place_of(text: str, marked: str) -> Place:
 
 METRIC = "name: latency, quantile: 0.99, rollbackIfWorse: 1.10x, promoteIfWithin: 1.20x"
 METRIC_OF_SCORE = "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: -0.02"
+LIMITED = "    whenLimiterAway: deny\n    limits: "
 MISTAKES = [
     # what is written there now, what instead, which part of it is marked, what is said of it
     ("graylift.dev/v1", "graylift.dev/v2", "graylift.dev/v2", "did you mean `graylift.dev/v1`?"),
@@ -68,6 +69,10 @@ MISTAKES = [
     ("X-User-Id", "'x user'", "'x user'", "not a header name"),
     ("X-User-Id", "X-Graylift-Revision", "X-Graylift", "gateway itself"),
     ("X-User-Id", "Host", "Host", "gateway itself"),
+    ("{header: X-User-Id}", "{}", "sticky", "`header` is missing"),
+    ("{header: X-User-Id}", "{cookie: a.b}", "a.b", "not a cookie name"),
+    ("{header: X-User-Id}", "{cookie: a, header: b}", "header: b", "has no place beside `cookie`"),
+    ("{header: X-User-Id}", "{body: user}", "body", "holds tensors"),
     ("exact: internal", "exact: true", "true", 'write it in quotes: "true"'),
     ("exact: internal, ", "", "{header: x-tenant", "`exact` is missing"),
     ("to: candidate}", "to: canary}", "canary", "known here: stable, candidate"),
@@ -77,7 +82,23 @@ MISTAKES = [
         "{header: X-Tenant",
         "line 21 sends",
     ),
-    ("    timeout: 10s", "    limits: []", "limits", "not supported yet"),
+    ("    timeout: 10s", "    limits: []\n    whenLimiterAway: deny", "[]\n", "is a list with at least one entry"),
+    ("    timeout: 10s", "    limits: [{requests: 1/s}]", "routing:", "`whenLimiterAway` is missing"),
+    ("    timeout: 10s", "    whenLimiterAway: deny", "whenLimiterAway", "there are no `limits`"),
+    ("    timeout: 10s", LIMITED + "[{requests: 0/s}]", "0/s", "whole number for each second"),
+    ("    timeout: 10s", LIMITED + "[{requests: 1.5/s}]", "1.5/s", "whole number for each second"),
+    ("    timeout: 10s", LIMITED + "[{concurrent: 0}]", "0}", "from 1 to 10,000"),
+    ("    timeout: 10s", LIMITED + "[{path: /v1}]", "{path", "limits nothing"),
+    ("    timeout: 10s", LIMITED + "[{path: v1, requests: 1/s}]", "v1, req", "is not a path"),
+    ("    timeout: 10s", LIMITED + "[{requests: 1/s, answerTokens: 9}]", "answerTokens", "counts no `tokens`"),
+    ("    timeout: 10s", LIMITED + "[{tokens: 1/m}]", "tokens", "`protocol: openai` counts tokens"),
+    ("    timeout: 10s", LIMITED + "[{key: {header: Host}, requests: 1/s}]", "Host", "gateway itself"),
+    (
+        "    timeout: 10s",
+        LIMITED + "[{requests: 1/s}, {requests: 9/m}, {requests: 2/s}]",
+        "{requests: 2/s}",
+        "has the limit of requests in 1s for all already",
+    ),
     ("    timeout: 10s", "    timeout: 0s", "0s\n  stages", "from 100ms"),
     ("  onFailure: pause", "  onFailure: stop", "stop", "known here: rollback, pause"),
     ("weight: 1,", "weight: 0,", "0, observe: 10m", "begin with 1"),
@@ -169,7 +190,7 @@ def test_three_mistakes_are_all_shown_in_the_order_of_the_file(good: str) -> Non
         "release.yaml:19:33: unknown field `coookie`\n"
         "  19 |     sticky: {header: x-user-id, coookie: a}\n"
         "     |                                 ^^^^^^^\n"
-        "     = known here: header\n"
+        "     = did you mean `cookie`? known here: header, cookie, body\n"
         "\n"
         "release.yaml:31:41: `0.5x` is not a margin that can stand here\n"
         "  31 |       - {name: errors, rollbackIfWorse: 0.5x, promoteIfWithin: 1pp}\n"

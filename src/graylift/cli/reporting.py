@@ -52,7 +52,7 @@ def effects_of(history: History) -> tuple[CheckEffects, ...]:
     if not release.spec.judge.checks:
         return ()
     splits = {f"{release.id}/{index}": index for index in range(len(release.spec.stages))}
-    sticky = release.spec.routing.sticky_header is not None
+    sticky = release.spec.routing.sticky is not None
     whole = [one for one in history.reports if one.gap is None]
     every = max(1, -(-len(whole) // MOST_LOOKS))
     state, seen, stage = judge.start(release.spec.judge), 0, -1

@@ -81,5 +81,5 @@ def _in_stage(service: Service, release: Release, state: judges.JudgeState) -> j
         state,
         release.current_stage,
         rollout.split_of(service, release),
-        sticky=release.spec.routing.sticky_header is not None,
+        sticky=release.spec.routing.sticky is not None,
     )

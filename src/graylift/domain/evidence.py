@@ -45,7 +45,7 @@ class RequestRecord:
     request_id: what scores of the answer and its shadow name it by, None if it has none
     ttft_s:   from when the request went to the server to the first token of content; None for what is no stream of
               tokens
-    tpot_s:   of a stream, (last token - first token) / (output tokens - 1); None below two tokens
+    tpot_s:   of a stream, (its finish - first token) / (output tokens - 1); None below two tokens
     input_tokens, output_tokens: None where nobody counted them
     tokens_estimated: were they counted from the pieces of the stream, for want of the server's own count?
     finish:   why the model stopped, in its own word (`stop`, `length`), None if it does not say

@@ -28,13 +28,13 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`amount` in `per_s` seconds: a budget holds at most `amount`, and refills so fast."""
+    """`amount` in `per_s` seconds (1, 60 or 3600): a budget holds at most `amount`, and refills so fast."""
 
     amount: int
     per_s: float
 
     def __str__(self) -> str:
-        return f"{self.amount:,}/{'m' if self.per_s == 60 else 's' if self.per_s == 1 else f'{self.per_s:g}s'}"
+        return f"{self.amount}/{ {1.0: 's', 60.0: 'm', 3600.0: 'h'}[self.per_s] }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class LimitRule:
     key_header: the header whose values have a budget each (requests without it share one); None: one budget for all
     label:      (header, value) that a request must have; None: any
     path:       the path, or the beginning of the path up to a `/`, that a request must have; None: any
-    requests, tokens, concurrent: how much; None: not limited
+    requests, tokens, concurrent: how much, at least one of them; None: not limited
+    answer_tokens: what of `tokens` is reserved for an answer whose request says nothing of how long it may be
     """
 
     key_header: str | None = None
@@ -53,6 +54,7 @@ class LimitRule:
     requests: Quota | None = None
     tokens: Quota | None = None
     concurrent: int | None = None
+    answer_tokens: int = 1024
 
     @property
     def scope(self) -> str:
@@ -63,6 +65,14 @@ class LimitRule:
             self.path,
         )
         return " on ".join(part for part in parts if part) or "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a service. Every rule that concerns a request must have room for it."""
+
+    rules: tuple[LimitRule, ...]
+    when_away: WhenAway
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graylift.domain.spec import KeepExamples, LabelRule, ServingProtocol, ShadowSpec, Tolerance
+from graylift.domain.limits import Limits
+from graylift.domain.spec import KeepExamples, LabelRule, ServingProtocol, ShadowSpec, Sticky, Tolerance
 from graylift.domain.weights import Weights
 
 
@@ -36,6 +37,7 @@ class ServiceRoutes:
     split:     names the stage that assigns requests now; it comes back in every record
     draining:  get no new request but keep what runs
     shadow:    what the candidate, at weight 0, answers without any user getting it; None outside of shadow stages
+    limits:    what clients may ask of the service, whichever arm they come to; None: all they like
     """
 
     service: str
@@ -44,12 +46,13 @@ class ServiceRoutes:
     candidate: Backend | None
     weights: Weights
     match: tuple[LabelRule, ...]
-    sticky_header: str | None
+    sticky: Sticky | None
     salt: str
     split: str
     timeout_s: float
     draining: tuple[Backend, ...] = ()
     shadow: ShadowRoutes | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

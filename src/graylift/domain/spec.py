@@ -7,6 +7,7 @@ from enum import Enum
 from typing import assert_never
 
 from graylift.domain.engine import Precision, Profile, Runtime
+from graylift.domain.limits import Limits
 from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
 
@@ -328,18 +329,44 @@ class LabelRule:
     to: Role
 
 
+class StickyBy(Enum):
+    """What of a request tells whose it is. CONVERSATION: its first message, instructions aside."""
+
+    HEADER = "header"
+    COOKIE = "cookie"
+    USER = "user"
+    CONVERSATION = "conversation"
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """Requests that are equal in this stay on one arm. name: of the header or the cookie, None for what has none."""
+
+    by: StickyBy
+    name: str | None = None
+
+    @property
+    def is_in_body(self) -> bool:
+        return self.by in (StickyBy.USER, StickyBy.CONVERSATION)
+
+    def __str__(self) -> str:
+        return self.by.value if self.name is None else f"{self.by.value} {self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingSpec:
     """How requests reach an arm.
 
-    sticky_header: requests with equal values of this header stay on one arm; None draws each request anew
+    sticky:        what keeps requests together on one arm; None draws each anew
     timeout_s:     the longest a request may take, its retry included; with OPENAI, where an answer may go on for as
                    long as tokens come, the longest a server may be silent
+    limits:        what its clients may ask of it; None: all they like
     """
 
-    sticky_header: str | None = None
+    sticky: Sticky | None = None
     match: tuple[LabelRule, ...] = ()
     timeout_s: float = 30.0
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Envoy's access log: the format it is told to write, and its lines as records.
 
 Called by `bootstrap.py` (the formats) and by `gateway/`, which tails the log. Of what a client sent only the size
-enters a line, and the id that it may have given its request: no other header, no path, no body.
+enters a line, and the id that its answer can be scored by: no other header, no path, no body.
 
 The outcome of a request belongs to the arm it was *assigned* to (the route's cluster says which), whoever answered:
 OK only if that arm's first attempt gave a complete answer below 400. A 4xx of a model counts as its failure: both
@@ -34,13 +34,14 @@ REQUEST_FORMAT = {
     "duration_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
     "rx": "%BYTES_RECEIVED%",
     "tx": "%BYTES_SENT%",
-    "request_id": "%REQ(X-REQUEST-ID):100%",
+    "request_id": "%REQ(X-REQUEST-ID):128%",
     "answered_us": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
     "llm": f"%DYNAMIC_METADATA({NAMESPACE})%",
 }
 """One line a request, written at its end. `server` is the revision asked last; `waited_us` passed between the last byte
-of the request and the beginning of the last attempt, and `answered_us` from there to the first byte of its answer.
-`llm` is what `llm.lua` saw of the request and of its answer, None where it was not attached."""
+of the request and the beginning of the last attempt; `request_id` is Envoy's, or the client's own, cut at 128 bytes.
+`answered_us` passed from the beginning of the last attempt to the first byte of its answer, and `llm` is what `llm.lua`
+saw of both, None where it is not attached."""
 
 ATTEMPT_FORMAT = {
     "attempt_end": "%EMIT_TIME(%s.%6f)%",
@@ -82,8 +83,9 @@ _REASONS = {
     "LR": RESET,
     "UPE": RESET,
 }
-# The client left, broke the protocol, or stopped sending.
-_BY_CLIENT = frozenset({"DC", "DPE", "SI"})
+# The client left, broke the protocol, or stopped sending; or it asked for more than its limits (RL), or nobody could
+# say whether it did (RLSE).
+_NO_SAMPLE = frozenset({"DC", "DPE", "SI", "RL", "RLSE"})
 
 
 def parse(line: bytes) -> Record | None:
@@ -111,8 +113,8 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
         return None
     role, revision_id = arm_from_name(fields["cluster"])
     server, attempts, status = fields["server"], int(fields["attempts"]), int(fields["status"])
-    by_upstream = fields["details"] == "via_upstream"
     llm: dict[str, Any] = fields["llm"] or {}
+    by_upstream = fields["details"] == "via_upstream" or _is_complete(llm)
     outcome, reason = Outcome.OK, None
     if attempts > 1:
         # The first attempt failed. Why, its own line says, unless its time was up, which has no line.
@@ -125,7 +127,7 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
         outcome, reason = Outcome.FAILED, NO_SERVER
     elif llm.get("error"):
         outcome, reason = Outcome.FAILED, ERROR_INSIDE
-    elif (not by_upstream or status >= 400) and not _is_complete(llm):
+    elif not by_upstream or status >= 400:
         outcome, reason = _unanswered(status, fields["flags"], fields["details"], by_upstream)
     elif llm.get("followed") and not _is_complete(llm):
         outcome, reason = Outcome.FAILED, _what_is_missing(llm)
@@ -148,7 +150,7 @@ def _request(fields: dict[str, Any]) -> RequestRecord | None:
         duration_s=max(0.0, ended_s - _epoch_s(fields["start"])) if duration_us is None else _duration_s(duration_us),
         request_bytes=int(fields["rx"]),
         response_bytes=int(fields["tx"]),
-        request_id=fields["request_id"],
+        request_id=None if fields["request_id"] is None else _text(fields["request_id"]),
         **_tokens(llm, fields["answered_us"]),
     )
 
@@ -194,9 +196,9 @@ def _unanswered(status: int, flags: str, details: str | None, by_upstream: bool)
 
 
 def _by_client(flags: str, status: int) -> bool:
-    """Did the client end it, or did Envoy refuse it (too large, malformed) before any model saw it?"""
+    """Did the client end it, or did Envoy refuse it (too large, malformed, over a limit) before any model saw it?"""
     refused = flags == "-" and 400 <= status < 500 and status != CANNOT_COMPUTE
-    return refused or not _BY_CLIENT.isdisjoint(flags.split(","))
+    return refused or not _NO_SAMPLE.isdisjoint(flags.split(","))
 
 
 def _attempt(fields: dict[str, Any]) -> AttemptRecord | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 
-from graylift.envoy import shadow
+from graylift.envoy import limits, shadow
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
 from graylift.envoy.llm import llm_filter
-from graylift.envoy.names import CANNOT_COMPUTE, ROUTES, TYPE, Json
+from graylift.envoy.names import AGENT, CANNOT_COMPUTE, OPENAI_PATH, ROUTES, TYPE, Json
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with 413. Each is taken in whole before a model sees it: it can then always be asked
@@ -29,6 +29,7 @@ def bootstrap(
     xds_dir: str,
     access_log: str,
     shadow_socket: str,
+    agent_socket: str,
     admin_host: str = "127.0.0.1",
     admin_port: int = 0,
 ) -> str:
@@ -38,7 +39,8 @@ def bootstrap(
     listen_port: 0 lets the system choose; the admin answer `/listeners?format=json` tells which
     xds_dir:     where `cds.json` and `rds.json` lie. Envoy watches it for renames: write beside, rename over
     access_log:  path of the log; one JSON line a request and one a failed attempt, read by `access_log.parse`
-    shadow_socket: path at which the agent takes the copies of answers in (see `shadow.py`)
+    agent_socket: path of the socket on which the agent answers Envoy's questions, when it has any to answer
+    shadow_socket: path of the one on which it takes in copies of answers (see `shadow.py`)
     """
     config = {
         "node": {"id": node, "cluster": "graylift"},
@@ -46,6 +48,7 @@ def bootstrap(
         "bootstrap_extensions": [shadow.extension()],
         "dynamic_resources": {"cds_config": _watched(xds_dir, "cds.json")},
         "static_resources": {
+            "clusters": [_agent(agent_socket), *shadow.clusters(shadow_socket)],
             "listeners": [
                 {
                     "name": "gateway",
@@ -56,7 +59,6 @@ def bootstrap(
                 },
                 shadow.listener(access_log),
             ],
-            "clusters": shadow.clusters(shadow_socket),
         },
         "overload_manager": {
             "resource_monitors": [
@@ -89,6 +91,9 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                 },
             ),
             llm_filter(),
+            # After it, which says how many tokens a request may take.
+            *limits.filters(),
+            # Nearest to the servers: what they are asked, and what they answered.
             shadow.copying(),
             _typed(
                 "router",
@@ -120,13 +125,38 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                 },
             ),
         ],
-        # Errors in the form that the Open Inference Protocol gives them, also Envoy's own.
+        # Errors in the form that the client's protocol gives them, also Envoy's own.
         "local_reply_config": {
             "mappers": [
+                # What the agent says to a request over its limits is in the form that its client expects already.
+                {
+                    "filter": {"response_flag_filter": {"flags": ["RL"]}},
+                    "body_format_override": {
+                        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+                        "content_type": "application/json",
+                    },
+                },
+                {
+                    "filter": {"response_flag_filter": {"flags": ["RLSE"]}},
+                    "body_format_override": {"json_format": {"error": limits.NOBODY_COUNTS}},
+                },
+                {
+                    "filter": {"and_filter": {"filters": [_status("GE", 400), _OPENAI_PATH]}},
+                    "body_format_override": {
+                        "json_format": {
+                            "error": {
+                                "message": "%LOCAL_REPLY_BODY%",
+                                "type": "gateway_error",
+                                "param": None,
+                                "code": "%RESPONSE_CODE%",
+                            }
+                        }
+                    },
+                },
                 {
                     "filter": _status("GE", 400),
                     "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-                }
+                },
             ]
         },
         "access_log": [_file_log(access_log, REQUEST_FORMAT)],
@@ -147,10 +177,33 @@ def _connections(xds_dir: str, access_log: str) -> Json:
     }
 
 
+def _agent(socket: str) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    endpoint = {"address": {"pipe": {"path": socket}}}
+    return {
+        "name": AGENT,
+        "type": "STATIC",
+        "connect_timeout": "0.25s",
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": MAX_CONNECTIONS, "max_pending_requests": MAX_CONNECTIONS}]
+        },
+        "typed_extension_protocol_options": {
+            options: {
+                "@type": f"type.googleapis.com/{options}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {"cluster_name": AGENT, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    }
+
+
 def _status(comparison: str, status: int) -> Json:
     # Envoy wants a key by which an operator could change the number at run time; ours is never set.
     value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
     return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
+
+
+_OPENAI_PATH = {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": OPENAI_PATH}}}}}
 
 
 def _typed(name: str, config: Json) -> Json:

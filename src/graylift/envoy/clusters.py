@@ -21,7 +21,7 @@ from graylift.domain.routing import Backend, ServiceRoutes
 from graylift.domain.spec import ServingProtocol
 from graylift.domain.weights import Role
 from graylift.envoy.consistency import backends
-from graylift.envoy.names import CANNOT_COMPUTE, TYPE, UNCHECKED, Json, arm, attempt_limit_s, seconds
+from graylift.envoy.names import CANNOT_COMPUTE, TYPE, UNCHECKED, Json, arm
 
 CLUSTER = f"{TYPE}.config.cluster.v3.Cluster"
 
@@ -38,7 +38,6 @@ def clusters_of(service: ServiceRoutes) -> Iterator[Json]:
     # Asked again only where the server cannot have begun, and never of the candidate: a release costs those users
     # nothing whom it did not choose.
     yield _in_turn(
-        service,
         Role.STABLE,
         [stable, UNCHECKED + stable],
         "connect-failure,refused-stream,reset-before-request",
@@ -46,7 +45,6 @@ def clusters_of(service: ServiceRoutes) -> Iterator[Json]:
     if service.candidate is not None:
         # Inference changes nothing, so even what the candidate had begun may be asked again, of stable.
         yield _in_turn(
-            service,
             Role.CANDIDATE,
             [service.candidate.revision_id, stable, UNCHECKED + stable],
             "5xx,reset,connect-failure,refused-stream,retriable-status-codes",
@@ -127,7 +125,7 @@ def _checked(backend: Backend, protocol: ServingProtocol) -> Json:
     }
 
 
-def _in_turn(service: ServiceRoutes, role: Role, clusters: list[str], retry_on: str) -> Json:
+def _in_turn(role: Role, clusters: list[str], retry_on: str) -> Json:
     """The n-th attempt goes to the n-th cluster, or to the next one if that has no healthy server."""
     return {
         "@type": CLUSTER,
@@ -151,20 +149,10 @@ def _in_turn(service: ServiceRoutes, role: Role, clusters: list[str], retry_on: 
                     "retriable_status_codes": [CANNOT_COMPUTE],
                     "num_retries": 1,
                     "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
-                    **_silence(service),
                 },
             }
         ),
     }
-
-
-def _silence(service: ServiceRoutes) -> Json:
-    """How long a server may say nothing, where the routes set no limit to how long it may take."""
-    match service.protocol:
-        case ServingProtocol.OPEN_INFERENCE:
-            return {}
-        case ServingProtocol.OPENAI:
-            return {"per_try_idle_timeout": seconds(attempt_limit_s(service))}
 
 
 _BREAKERS = {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import assert_never
 
-from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
+from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes, ShadowRoutes
+from graylift.domain.spec import ServingProtocol, Sticky, StickyBy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SALT = re.compile(r"[A-Za-z0-9._-]+")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _METHOD = re.compile(r"[A-Z]+")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -43,19 +46,9 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
     if service.candidate is None and service.weights.candidate > 0:
         yield f"candidate weight {service.weights} without a candidate"
     if service.shadow is not None:
-        if service.candidate is None:
-            yield "a shadow without a candidate"
-        if service.weights.candidate > 0:
-            yield f"a shadow beside a candidate weight of {service.weights}; a shadowed candidate has no users"
-        for method in service.shadow.requests.methods:
-            if not _METHOD.fullmatch(method):
-                yield f"method {method!r} of its shadow is none of HTTP"
-        for rule in service.shadow.requests.match:
-            if not _HEADER.fullmatch(rule.header.lower()):
-                yield f"header {rule.header!r} of its shadow is no header name"
-    if service.sticky_header is not None:
-        if not _HEADER.fullmatch(service.sticky_header.lower()):
-            yield f"sticky header {service.sticky_header!r} is no header name"
+        yield from _shadow_problems(service, service.shadow)
+    if service.sticky is not None:
+        yield from _sticky_problems(service.sticky, service.protocol)
         if not _SALT.fullmatch(service.salt):
             yield f"salt {service.salt!r} must be made of letters, digits, '.', '_' and '-'"
     for rule in service.match:
@@ -67,6 +60,34 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
         yield "its split has no name"
     if not 0 < service.timeout_s < float("inf"):
         yield f"its timeout is {service.timeout_s} s, expected more than 0"
+
+
+def _sticky_problems(sticky: Sticky, protocol: ServingProtocol) -> Iterator[str]:
+    match sticky.by:
+        case StickyBy.HEADER:
+            if not _HEADER.fullmatch((sticky.name or "").lower()):
+                yield f"sticky header {sticky.name!r} is no header name"
+        case StickyBy.COOKIE:
+            if not _COOKIE.fullmatch(sticky.name or ""):
+                yield f"sticky cookie {sticky.name!r} must be named by letters, digits, '_' and '-'"
+        case StickyBy.USER | StickyBy.CONVERSATION:
+            if protocol is not ServingProtocol.OPENAI:
+                yield f"a body of {protocol.value} has no {sticky.by.value} to stay with"
+        case _:
+            assert_never(sticky.by)
+
+
+def _shadow_problems(service: ServiceRoutes, shadow: ShadowRoutes) -> Iterator[str]:
+    if service.candidate is None:
+        yield "a shadow without a candidate"
+    if service.weights.candidate > 0:
+        yield f"a shadow beside a candidate weight of {service.weights}; a shadowed candidate has no users"
+    for method in shadow.requests.methods:
+        if not _METHOD.fullmatch(method):
+            yield f"method {method!r} of its shadow is none of HTTP"
+    for rule in shadow.requests.match:
+        if not _HEADER.fullmatch(rule.header.lower()):
+            yield f"header {rule.header!r} of its shadow is no header name"
 
 
 def backends(service: ServiceRoutes) -> tuple[Backend, ...]:

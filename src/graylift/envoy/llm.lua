@@ -12,27 +12,29 @@ local ffi = require("ffi")
 local bit = require("bit")
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 
+-- The low halves hold all of it, and 64-bit fields would each be an object of their own here.
 ffi.cdef([[
-typedef struct { long seconds; long nanoseconds; } graylift_time;
+typedef struct { int32_t seconds, seconds_high, nanoseconds, nanoseconds_high; } graylift_time;
 int clock_gettime(int clock, graylift_time *time);
 ]])
 local MONOTONIC = 1
-local time = ffi.new("graylift_time")
+local clock, time = ffi.C.clock_gettime, ffi.new("graylift_time")
 
 local NAMESPACE = "graylift.llm"
 local KEY_HEADER = "x-graylift-key"
 local BYTES_A_TOKEN = 4
 local MOST_OF_A_MESSAGE = 4096
 local TAIL = 1024 -- longer than a usage object
+local NOTED_EACH = 16 -- pieces
 
 local QUOTE, BACKSLASH = byte('"'), byte("\\")
 local NEWLINE, RETURN = byte("\n"), byte("\r")
-local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET = byte("{"), byte("}"), byte("[")
+local OPEN_BRACE, OPEN_BRACKET = byte("{"), byte("[")
 
 -- Envoy's script clock may step; this one does not.
 local function now_us()
-  ffi.C.clock_gettime(MONOTONIC, time)
-  return tonumber(time.seconds) * 1e6 + tonumber(time.nanoseconds) / 1e3
+  clock(MONOTONIC, time)
+  return time.seconds * 1e6 + time.nanoseconds / 1e3
 end
 
 -- Where the string that opens at `at` closes.
@@ -239,9 +241,9 @@ function envoy_on_request(handle)
 end
 
 -- Tokens as the server counted them, if `text` tells.
-local function note_usage(metadata, text)
-  local from = find(text, '"usage"', 1, true)
-  if not from then
+local function note_usage(handle, text)
+  local from, last = find(text, '"usage"', 1, true)
+  if not from or not find(text, "^%s*:%s*{", last + 1) then
     return false
   end
   local into = match(text, '"prompt_tokens"%s*:%s*(%d+)', from) or match(text, '"input_tokens"%s*:%s*(%d+)', from)
@@ -249,6 +251,7 @@ local function note_usage(metadata, text)
   if not into then
     return false
   end
+  local metadata = metadata_of(handle)
   into, out = tonumber(into), tonumber(out) or 0 -- an embedding has no tokens of its own
   metadata:set(NAMESPACE, "input_tokens", into)
   metadata:set(NAMESPACE, "output_tokens", out)
@@ -257,17 +260,18 @@ local function note_usage(metadata, text)
   return true
 end
 
-local function note_finish(metadata, text)
+local function note_finish(handle, text)
   local _, last = find(text, '"finish_reason"', 1, true)
   local finish = last and match(text, '^%s*:%s*"([%w_-]+)"', last + 1)
   if finish then
-    metadata:set(NAMESPACE, "finish", finish)
+    metadata_of(handle):set(NAMESPACE, "finish", finish)
   end
+  return finish
 end
 
 local function has_error(text)
   local _, last = find(text, '"error"', 1, true)
-  return last and find(text, '^%s*:%s*[{"]', last + 1) or find(text, '"object"%s*:%s*"error"')
+  return last and find(text, '^%s*:%s*[{"]', last + 1)
 end
 
 -- Where a choice shows that the model has made something. Role and empty text come before its first token.
@@ -281,14 +285,17 @@ local CONTENT = {
   { '"refusal"', '^%s*:%s*"[^"]' },
 }
 
-local function has_content(text, from)
+-- Where the first byte of content is; nil if there is none.
+local function content_of(event, choices)
   for index = 1, #CONTENT do
-    local _, last = find(text, CONTENT[index][1], from, true)
-    if last and find(text, CONTENT[index][2], last + 1) then
-      return true
+    local _, last = find(event, CONTENT[index][1], choices, true)
+    if last then
+      local _, first = find(event, CONTENT[index][2], last + 1)
+      if first then
+        return first
+      end
     end
   end
-  return false
 end
 
 -- The event as the client would have got it, had nobody asked for usage.
@@ -320,59 +327,123 @@ local function end_of_event(text, from)
   end
 end
 
+local function note_progress(handle, stream)
+  if stream.pieces == 0 or stream.counted then
+    return
+  end
+  local metadata = metadata_of(handle)
+  metadata:set(NAMESPACE, "output_tokens", stream.pieces)
+  metadata:set(NAMESPACE, "total_tokens", stream.estimate + stream.pieces)
+  metadata:set(NAMESPACE, "estimated", true)
+end
+
+local function note_time(handle, stream, name)
+  metadata_of(handle):set(NAMESPACE, name, math.floor(now_us() - stream.began_us))
+end
+
+local function note_piece(handle, stream)
+  stream.pieces = stream.pieces + 1
+  if stream.pieces == 1 then
+    note_time(handle, stream, "first_us")
+  end
+  if stream.pieces % NOTED_EACH == 1 then
+    note_progress(handle, stream)
+  end
+end
+
+-- Tokens of a stream differ in their content alone. Remember what stands before it and from its closing quote on, and
+-- what the latter becomes for the client; the next such event need not be taken apart.
+local function learn(stream, event, first, shown)
+  local quote = byte(event, first - 1) == QUOTE and end_of_string(event, first - 1)
+  local before = quote and sub(event, 1, first - 1)
+  if quote and sub(shown, 1, first - 1) == before then
+    stream.before, stream.after, stream.shown = before, sub(event, quote), sub(shown, quote)
+  end
+end
+
+-- Where the event that begins at `from` ends, and what of it the client gets, if it is a token like the ones before.
+local function like_before(stream, text, from)
+  local before, after = stream.before, stream.after
+  local quote = before and find(text, '"', from + #before, true)
+  if not quote or quote == from + #before or sub(text, from, from + #before - 1) ~= before then
+    return nil
+  end
+  local last = quote + #after - 1
+  if sub(text, quote, last) ~= after then
+    return nil
+  end
+  return last, stream.hides and sub(text, from, quote - 1) .. stream.shown or ""
+end
+
+-- What an event shows. Returns what of it the client gets.
+local function note_event(handle, stream, event)
+  local shown = stream.hides and without_usage(event) or event
+  local choices = find(event, '"choices"', 1, true)
+  local failed = has_error(event)
+  if choices then
+    local first = content_of(event, choices)
+    local ended = note_finish(handle, event)
+    local counted = note_usage(handle, event)
+    stream.counted = counted or stream.counted
+    if first then
+      note_piece(handle, stream)
+      if not (ended or counted or failed) then
+        learn(stream, event, first, shown)
+      end
+    end
+    if ended then
+      note_time(handle, stream, "last_us")
+      note_progress(handle, stream)
+    end
+  elseif find(event, "data:%s*%[DONE%]") then
+    metadata_of(handle):set(NAMESPACE, "done", true)
+  end
+  if failed then
+    metadata_of(handle):set(NAMESPACE, "error", true)
+  end
+  return shown
+end
+
 -- Follow a stream of tokens, each chunk passed on as it comes. Only of an event that has begun, and might have to be
--- taken out, the bytes wait for the rest. Progress is noted at each token: of a stream that breaks, no more is heard.
+-- taken out, the bytes wait for the rest. Of a stream that breaks no more is heard, so progress is noted on the way.
 local function follow(handle, request)
-  local began, pieces, counted = now_us(), 0, false
-  local hides = request.usage_asked == true
-  local estimate = request.estimate or 0
-  local rest = ""
+  local stream = {
+    began_us = now_us(),
+    pieces = 0,
+    counted = false,
+    hides = request.usage_asked == true,
+    estimate = request.estimate or 0,
+  }
+  local hides, rest = stream.hides, ""
   metadata_of(handle):set(NAMESPACE, "followed", true)
   for chunk in handle:bodyChunks() do
-    local metadata = metadata_of(handle)
     local size = chunk:length()
     local came = chunk:getBytes(0, size)
-    local text, from = rest .. came, 1
-    local passed = {}
-    while true do
-      local last = end_of_event(text, from)
-      if not last then
-        break
-      end
-      local event = sub(text, from, last)
-      from = last + 1
-      local choices = find(event, '"choices"', 1, true)
-      if choices then
-        if has_content(event, choices) then
-          local since = math.floor(now_us() - began)
-          pieces = pieces + 1
-          if pieces == 1 then
-            metadata:set(NAMESPACE, "first_us", since)
-          end
-          metadata:set(NAMESPACE, "last_us", since)
-          if not counted then
-            metadata:set(NAMESPACE, "output_tokens", pieces)
-            metadata:set(NAMESPACE, "total_tokens", estimate + pieces)
-            metadata:set(NAMESPACE, "estimated", true)
-          end
+    local text, from, out = rest == "" and came or rest .. came, 1, ""
+    while from <= #text do
+      local last, shown = like_before(stream, text, from)
+      if last then
+        note_piece(handle, stream)
+      else
+        last = end_of_event(text, from)
+        if not last then
+          break
         end
-        note_finish(metadata, event)
-        counted = note_usage(metadata, event) or counted
-      elseif find(event, "data:%s*%[DONE%]") then
-        metadata:set(NAMESPACE, "done", true)
+        shown = note_event(handle, stream, sub(text, from, last))
       end
-      if has_error(event) then
-        metadata:set(NAMESPACE, "error", true)
+      if hides then
+        out = out .. shown
       end
-      passed[#passed + 1] = hides and without_usage(event) or event
+      from = last + 1
     end
     rest = sub(text, from)
-    if hides then
+    if size == 0 then
       -- The last chunk is empty: what nothing will complete any more goes out as it is.
-      local out = table.concat(passed) .. (size == 0 and rest or "")
-      if out ~= came then
-        chunk:setBytes(out)
-      end
+      out = out .. rest
+      note_progress(handle, stream)
+    end
+    if hides and out ~= came then
+      chunk:setBytes(out)
     end
   end
 end
@@ -381,14 +452,13 @@ end
 local function look(handle)
   local tail, is_first = "", true
   for chunk in handle:bodyChunks() do
-    local metadata = metadata_of(handle)
     local text = tail .. chunk:getBytes(0, chunk:length())
     if is_first and find(text, '^%s*{%s*"error"%s*:%s*[{"]') then
-      metadata:set(NAMESPACE, "error", true)
+      metadata_of(handle):set(NAMESPACE, "error", true)
     end
     is_first = false
-    note_finish(metadata, text)
-    note_usage(metadata, text)
+    note_finish(handle, text)
+    note_usage(handle, text)
     tail = sub(text, -TAIL)
   end
 end

@@ -22,10 +22,15 @@ CANNOT_COMPUTE = 422
 """The status of a server whose model cannot compute a request that is otherwise right: what one revision cannot,
 another may, so a candidate's is asked again of stable. Envoy itself never answers so."""
 
+OPENAI_PATH = "(/[^/]+)?/v1([/?].*)?"
+"""What OpenAI's clients ask, whichever service they mean."""
+
 UNCHECKED = "unchecked/"
 
-OWN = "graylift/"
-"""Begins the names of what is the gateway's own, such as clusters that lead to no model."""
+OWN = "gateway/"
+"""Begins the names of clusters that lead to no server of a revision."""
+AGENT = f"{OWN}agent"
+"""The cluster by which Envoy reaches the agent beside it."""
 
 
 def arm(role: Role, revision_id: str) -> str:

@@ -68,8 +68,6 @@ def open_requests(clusters: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     """(revision, requests in flight), ascending by revision; 0 included."""
     count: Counter[str] = Counter()
     for name, host in _hosts(clusters):
-        if name.startswith(OWN):
-            continue
         # Envoy leaves out a value of 0.
         active = sum(int(stat.get("value", 0)) for stat in host["stats"] if stat["name"] == "rq_active")
         count[name.removeprefix(UNCHECKED)] += active
@@ -79,7 +77,7 @@ def open_requests(clusters: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
 def _hosts(clusters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(cluster name, host) of all servers."""
     for cluster in clusters["cluster_statuses"]:
-        for host in cluster.get("host_statuses", ()):
+        for host in cluster.get("host_statuses", ()) if not cluster["name"].startswith(OWN) else ():
             yield cluster["name"], host
 
 

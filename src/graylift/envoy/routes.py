@@ -14,9 +14,11 @@ from graylift.domain.routing import RoutingTable, ServiceRoutes
 from graylift.domain.spec import LabelRule, ServingProtocol
 from graylift.domain.weights import TOTAL, Role
 from graylift.envoy.bootstrap import MAX_BODY_BYTES
+from graylift.envoy.limits import asked, hidden_headers
 from graylift.envoy.llm import KEY_HEADER, attached
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
 from graylift.envoy.shadow import shadowed
+from graylift.envoy.sticky import Way, in_body, ways
 
 LONGEST_ANSWER_S = 3600.0
 """Of a stream of tokens: one that never ends is a failure too."""
@@ -82,14 +84,16 @@ def _service_routes(service: ServiceRoutes, path: _Path) -> Iterator[Json]:
     # The candidate comes first in a list of fixed sum: its users are those with a hash below its weight.
     arms = ((Role.CANDIDATE, service.weights.candidate), (Role.STABLE, service.weights.stable))
     split: Json = {"clusters": [_arm(service, role, weight) for role, weight in arms if weight > 0]}
-    target: Json = {"weighted_clusters": split}
-    if service.sticky_header is not None:
-        salted = {"pattern": {"regex": "^(.*)$"}, "substitution": f"{service.salt}:\\1"}
-        target = {
-            "hash_policy": [{"header": {"header_name": service.sticky_header, "regex_rewrite": salted}}],
-            "weighted_clusters": {**split, "use_hash_policy": True},
-        }
-    route = _route(service, path, target)
+    if service.sticky is None:
+        yield from _with_shadow(service, _route(service, path, {"weighted_clusters": split}))
+        return
+    for way in ways(service.sticky, service.salt):
+        hashed = {"hash_policy": [way.policy], "weighted_clusters": {**split, "use_hash_policy": True}}
+        yield from _with_shadow(service, _route(service, path, hashed, way=way))
+
+
+def _with_shadow(service: ServiceRoutes, route: Json) -> Iterator[Json]:
+    """The route, and before it the one that takes its share of the same requests, and shadows them."""
     if (shadow := shadowed(service, route)) is not None:
         yield shadow
     yield route
@@ -117,11 +121,13 @@ def _attempt_limit(service: ServiceRoutes) -> Json:
             limit_ms = max(1, round(attempt_limit_s(service) * 1000))
             return {"request_headers_to_add": [set_header("x-envoy-upstream-stream-duration-ms", str(limit_ms))]}
         case ServingProtocol.OPENAI:
-            # No limit: an answer goes on for as long as tokens come. For silence, the arm's cluster has one.
+            # An answer goes on for as long as tokens come; silence has its limit in the route, for both arms.
             return {}
 
 
-def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | None = None) -> Json:
+def _route(
+    service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | None = None, way: Way | None = None
+) -> Json:
     match: Json = {"path_separated_prefix": path.prefix}
     # All that the log line of a request needs to be understood without the table.
     metadata: Json = {
@@ -132,21 +138,26 @@ def _route(service: ServiceRoutes, path: _Path, target: Json, rule: LabelRule | 
     if rule is not None:
         match["headers"] = [{"name": rule.header, "string_match": {"exact": rule.value}}]
         metadata["label"] = f"{rule.header}={rule.value}"
+    if way is not None and way.only is not None:
+        match["headers"] = [way.only]
+    answers: Json = {"response_headers_to_add": list(way.answers)} if way is not None and way.answers else {}
     sent: Json = {} if path.sent is None else {"prefix_rewrite": path.sent}
     return {
         "match": match,
         "metadata": {"filter_metadata": {"graylift": metadata}},
         "route": {**target, **sent, **_time(service)},
+        **answers,
         **_filters(service),
+        **hidden_headers(service),
     }
 
 
 def _filters(service: ServiceRoutes) -> Json:
     match service.protocol:
         case ServingProtocol.OPEN_INFERENCE:
-            return {}
+            return {"typed_per_filter_config": asked(service)}
         case ServingProtocol.OPENAI:
-            return {"typed_per_filter_config": attached()}
+            return {"typed_per_filter_config": {**attached(in_body(service.sticky)), **asked(service)}}
 
 
 def _time(service: ServiceRoutes) -> Json:
@@ -157,7 +168,18 @@ def _time(service: ServiceRoutes) -> Json:
             return {"timeout": seconds(service.timeout_s), "idle_timeout": seconds(service.timeout_s + 5)}
         case ServingProtocol.OPENAI:
             # Two servers may be silent for their whole time, one after the other.
-            return {"timeout": seconds(LONGEST_ANSWER_S), "idle_timeout": seconds(2 * service.timeout_s + 5)}
+            return {
+                "timeout": seconds(LONGEST_ANSWER_S),
+                "idle_timeout": seconds(2 * service.timeout_s + 5),
+                # Of this policy alone: whether and of whom it is asked again, the arm's cluster says.
+                "retry_policy": {"per_try_idle_timeout": seconds(attempt_limit_s(service))},
+            }
+
+
+_EXAMPLES = {
+    ServingProtocol.OPEN_INFERENCE: "/v2/models/SERVICE/infer",
+    ServingProtocol.OPENAI: "/SERVICE/v1/chat/completions",
+}
 
 
 def _own_answers(table: RoutingTable) -> Iterator[Json]:
@@ -169,10 +191,9 @@ def _own_answers(table: RoutingTable) -> Iterator[Json]:
         yield _own_answer({"path": "/v2/health/ready"}, 200, json.dumps({"ready": True}))
     else:
         yield _own_answer({"path": "/v2/health/ready"}, 503, "not ready: no service is routed here yet")
-    unknown = (
-        f"no service at this path; services here: {names or 'none'}; "
-        "a path is /v2/models/SERVICE/infer or, for protocol openai, /SERVICE/v1/chat/completions"
-    )
+    protocols = {service.protocol for service in table.services} or {ServingProtocol.OPEN_INFERENCE}
+    paths = " or ".join(_EXAMPLES[protocol] for protocol in ServingProtocol if protocol in protocols)
+    unknown = f"no service at this path; services here: {names or 'none'}; a path is {paths}"
     yield _own_answer({"prefix": "/"}, 404, unknown)
 
 

@@ -14,7 +14,7 @@ local MONOTONIC = 1
 local time = ffi.new("graylift_shadow_time")
 
 local NAMESPACE = "graylift.shadow"
-local AGENT = "graylift/agent"
+local COPIES = "gateway/copies"
 local MOST_BYTES = 1048576 -- an answer beyond this is not copied, nor compared
 local GIVEN_UP_AFTER_MS = 5000
 local HEADERS = { "content-type", "content-encoding", "inference-header-content-length" }
@@ -43,7 +43,7 @@ end
 
 local function send(handle, path, headers, body)
   headers[":method"], headers[":path"], headers[":authority"] = "POST", path, "agent"
-  handle:httpCall(AGENT, headers, body or "", GIVEN_UP_AFTER_MS, true)
+  handle:httpCall(COPIES, headers, body or "", GIVEN_UP_AFTER_MS, true)
 end
 
 function envoy_on_request(handle)

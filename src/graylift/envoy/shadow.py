@@ -40,7 +40,7 @@ that lasts."""
 LISTENER = "shadow"
 FILTER = "shadow"
 _MIRROR = f"{OWN}mirror"
-_AGENT = f"{OWN}agent"
+_COPIES = f"{OWN}copies"
 _TO, _ABOUT, _LIMIT, _TEXT = (f"{MARK}-{what}" for what in ("to", "about", "limit-ms", "text"))
 _LUA = f"{TYPE}.extensions.filters.http.lua.v3"
 
@@ -115,7 +115,7 @@ def clusters(agent_socket: str) -> list[Json]:
     return [
         _cluster(_MIRROR, mirror, IN_FLIGHT),
         # A copy that finds the agent away is lost, and the agent says that none came.
-        _cluster(_AGENT, {"pipe": {"path": agent_socket}}, COPIES_IN_FLIGHT),
+        _cluster(_COPIES, {"pipe": {"path": agent_socket}}, COPIES_IN_FLIGHT),
     ]
 
 

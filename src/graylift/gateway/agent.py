@@ -19,9 +19,12 @@ from graylift.domain.routing import GatewayState, RoutingTable
 from graylift.domain.scores import Score, Scored, ScoreFate
 from graylift.envoy import readback
 from graylift.envoy.bootstrap import bootstrap
-from graylift.errors import GatewayBusy, GatewayError
+from graylift.errors import GatewayBusy, GatewayError, TableRefused
+from graylift.gateway.budgets import MemoryBudgets
 from graylift.gateway.config import GatewayConfig
 from graylift.gateway.evidence import POLL_S, LogFollower, SteadyTime
+from graylift.gateway.grpc_server import LONGEST_SOCKET_PATH, GrpcServer
+from graylift.gateway.limiter import Limiter
 from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState
 from graylift.gateway.supervisor import Supervisor
@@ -40,6 +43,8 @@ class GatewayAgent:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = replace(config, state_dir=config.state_dir.resolve())
         self._supervisor = Supervisor(self._config, _bootstrap(self._config), self._prepare)
+        self._limiter = Limiter(MemoryBudgets())
+        self._server = GrpcServer(self._config.socket, lambda: [self._limiter.handler()])
         self._tasks: list[asyncio.Task[None]] = []
         self._held = AsyncExitStack()
 
@@ -54,19 +59,21 @@ class GatewayAgent:
             self._now = SteadyTime(0.0 if checkpoint is None else checkpoint.seen_s)
             self._timeline = Timeline() if checkpoint is None else Timeline(checkpoint.in_force, checkpoint.gaps)
             self._keeper = TableKeeper(self._config, state, self._timeline, self._now)
-            shadow = ShadowDesk(self._config.shadow_socket, self._now)
-            held.push_async_callback(shadow.close)
-            await shadow.start()
+            self._shadow = ShadowDesk(self._config.shadow_socket, self._now)
+            held.push_async_callback(self._shadow.close)
             self._follower = LogFollower(
                 self._config,
                 state=state,
                 checkpoint=checkpoint,
                 timeline=self._timeline,
                 supervisor=self._supervisor,
-                shadow=shadow,
+                shadow=self._shadow,
                 now=self._now,
             )
             held.callback(self._follower.close)
+            held.push_async_callback(self._limiter.close)
+            held.push_async_callback(self._server.close)
+            await self._answer_for(*state.tables().known)
             held.push_async_callback(self._supervisor.close)
             await self._supervisor.start()
             await self._follower.begin()
@@ -82,6 +89,10 @@ class GatewayAgent:
         """See `ports.Router`. Returns when Envoy routes by the table, or when Envoy is away; then as soon as it is
         back it is applied."""
         self._check()
+        try:
+            await self._answer_for(table)
+        except GatewayError as exc:
+            raise TableRefused(f"routing table {table.version} asks more of the agent than it can do: {exc}") from exc
         await self._keeper.apply(table, self._supervisor)
 
     async def observe(self) -> Sequence[GatewayState]:
@@ -160,6 +171,13 @@ class GatewayAgent:
         self._follower.envoy_is_back()
         await self._keeper.resume(self._supervisor)
 
+    async def _answer_for(self, *tables: RoutingTable) -> None:
+        """Be there for the questions that Envoy has by these tables, before it has them."""
+        if any(service.limits is not None for table in tables for service in table.services):
+            await self._server.start()
+        if any(service.shadow is not None for table in tables for service in table.services):
+            await self._shadow.start()
+
     async def _note_table(self) -> None:
         """Say which table is in force, if that is not the one that was when the last agent ended."""
         dump = await self._supervisor.admin.get("/config_dump")
@@ -177,6 +195,13 @@ class GatewayAgent:
             self._config.xds_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise GatewayError(f"the gateway's folder {self._config.xds_dir} cannot be made: {exc.strerror}") from exc
+        socket = max(self._config.socket, self._config.shadow_socket, key=lambda path: len(os.fsencode(path)))
+        too_long = len(os.fsencode(socket)) - LONGEST_SOCKET_PATH
+        if too_long > 0:
+            raise GatewayError(
+                f"{socket} is {too_long} bytes longer than a socket's path may be "
+                f"({LONGEST_SOCKET_PATH}); choose a shorter state directory"
+            )
 
 
 def _bootstrap(config: GatewayConfig) -> str:
@@ -187,6 +212,7 @@ def _bootstrap(config: GatewayConfig) -> str:
         xds_dir=str(config.xds_dir),
         access_log=str(config.access_log),
         shadow_socket=str(config.shadow_socket),
+        agent_socket=str(config.socket),
     )
 
 

@@ -62,8 +62,13 @@ class GatewayConfig:
         return self.state_dir / "agent.db"
 
     @property
+    def socket(self) -> Path:
+        """Where the agent answers Envoy's questions."""
+        return self.state_dir / "agent.sock"
+
+    @property
     def shadow_socket(self) -> Path:
-        """Envoy sends copies of shadowed answers here."""
+        """Where it takes in copies of shadowed answers."""
         return self.state_dir / "shadow.sock"
 
     @property

@@ -7,6 +7,7 @@ that only for a routing table that needs one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -54,9 +55,5 @@ class GrpcServer:
 
 def require_grpc() -> None:
     """GatewayError, with the command that mends it, where gRPC is not installed."""
-    try:
-        import grpc.aio  # noqa: F401
-    except ModuleNotFoundError as exc:
-        raise GatewayError(
-            "Envoy asks the agent over gRPC, and gRPC is not installed: pip install 'graylift[grpc]'"
-        ) from exc
+    if find_spec("grpc") is None:
+        raise GatewayError("Envoy asks the agent over gRPC, and gRPC is not installed: pip install 'graylift[grpc]'")

@@ -20,7 +20,6 @@ from graylift.domain.spec import KeepExamples
 from graylift.envoy.copies import ANSWERED, ASKED, Answered, Asked, copy_from
 from graylift.envoy.shadow import MAX_COPY_BYTES
 from graylift.errors import GatewayError
-from graylift.gateway.grpc_server import LONGEST_SOCKET_PATH
 from graylift.metrics.pairs import Matched, Pairing
 from graylift.protocols.drift import compare, failure_of, told
 
@@ -42,13 +41,9 @@ class ShadowDesk:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """GatewayError, with the cure, if nothing can listen there."""
-        length = len(bytes(self._socket))
-        if length > LONGEST_SOCKET_PATH:
-            raise GatewayError(
-                f"the path of the agent's socket {self._socket} has {length} bytes, but Linux takes "
-                f"{LONGEST_SOCKET_PATH} at most: give the gateway a folder with a shorter path"
-            )
+        """Idempotent. GatewayError if nothing can listen there."""
+        if self._runner is not None:
+            return
         app = web.Application(client_max_size=2 * MAX_COPY_BYTES)
         app.add_routes([web.post(ASKED, self._take), web.post(ANSWERED, self._take)])
         runner = web.AppRunner(app, access_log=None, handle_signals=False)

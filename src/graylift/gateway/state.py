@@ -72,6 +72,11 @@ class Tables:
     intent: RoutingTable | None = None
     refused: str | None = None
 
+    @property
+    def known(self) -> tuple[RoutingTable, ...]:
+        """Those that Envoy may run by now."""
+        return tuple(table for table in (self.good, self.intent) if table is not None)
+
 
 class AgentState:
     """The state file at `path`. Every method raises GatewayError if it cannot be read or written."""

@@ -37,12 +37,13 @@ def routes(service: Service, release: Release | None, addresses: Mapping[str, st
         candidate=candidates[0] if candidates else None,
         weights=weights_of(in_flight) if in_flight is not None and candidates else NONE,
         match=tuple(rule for rule in routing.match if on_traffic or _is_for_stable(rule)),
-        sticky_header=routing.sticky_header,
+        sticky=routing.sticky,
         salt=service.name if in_flight is None else in_flight.salt,
         split=split_of(service, release),
         timeout_s=routing.timeout_s,
         draining=_backends(kept(service, release), addresses),
         shadow=_shadow(in_flight) if in_flight is not None and on_traffic else None,
+        limits=routing.limits,
     )
 
 

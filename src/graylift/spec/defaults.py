@@ -86,5 +86,7 @@ EVERY_S = 60.0
 PUSHED_EVERY_S = 180.0
 SILENCE_S = 120.0
 """The timeout where answers are streams of tokens. An answer that is no stream is silent until its last token."""
+ANSWER_TOKENS = 1024
+"""Reserved for an answer whose request sets no max_tokens; what it really takes is charged at its end."""
 THREADS = 1
 SERVING = Serving()

@@ -1,5 +1,4 @@
-"""Readers of header names and values: single values, wherever a release file names a header. Called by `release` and
-`shadow`."""
+"""Names and values of request headers, as a release file may use them. Called by `release`, `limits` and `shadow`."""
 
 from __future__ import annotations
 

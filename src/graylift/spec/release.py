@@ -28,9 +28,11 @@ from graylift.spec import defaults, judge, shadow
 from graylift.spec.checks import read_checks
 from graylift.spec.fields import Fields, Read
 from graylift.spec.headers import header, header_value
+from graylift.spec.limits import read_limits
 from graylift.spec.model import MissingFile, read_model
 from graylift.spec.shapes import CHECKS, JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
 from graylift.spec.stages import read_stages
+from graylift.spec.sticky import read_sticky
 from graylift.spec.values import between, choice, duration, matching
 
 API_VERSION = "graylift.dev/v1"
@@ -86,7 +88,10 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     )
     timeout_s = defaults.SILENCE_S if protocol.found == (ServingProtocol.OPENAI,) else defaults.TIMEOUT_S
     routing = fields.nested_or(
-        RoutingSpec(timeout_s=timeout_s), "routing", ROUTING, partial(_read_routing, timeout_s=timeout_s)
+        RoutingSpec(timeout_s=timeout_s),
+        "routing",
+        ROUTING,
+        partial(_read_routing, timeout_s=timeout_s, protocol=protocol),
     )
     spoken = protocol.value if protocol.found else ServingProtocol.OPEN_INFERENCE
     judging = fields.nested_or(judge.default_for(spoken), "judge", JUDGE, partial(judge.read_judge, spoken))
@@ -117,17 +122,18 @@ def _with_shadow(fields: Fields, judging: Read[JudgeSpec], stages: tuple[Stage, 
     return spec
 
 
-def _read_routing(fields: Fields, timeout_s: float) -> RoutingSpec:
-    sticky = fields.nested_or(None, "sticky", STICKY, lambda sticky: sticky.read("header", header).value)
+def _read_routing(fields: Fields, timeout_s: float, protocol: Read[ServingProtocol]) -> RoutingSpec:
+    sticky = fields.nested_or(None, "sticky", STICKY, partial(read_sticky, protocol=protocol))
     rules = fields.each("match", MATCH, _read_rule) if fields.has("match") else Read(fields.place, ((),))
     timeout = fields.read_or(timeout_s, "timeout", _timeout)
+    limits = read_limits(fields, protocol)
     first: dict[tuple[str, str], Read[LabelRule]] = {}
     for rule in rules.value:
         for value in rule.found:
             if (other := first.setdefault((value.header, value.value), rule)) is not rule:
                 what = f"line {other.place.line} sends the same requests somewhere already; the first rule wins"
                 fields.problems.add(rule.place, what, "delete one of the two rules")
-    return RoutingSpec(sticky.value, tuple(rule.value for rule in rules.value), timeout.value)
+    return RoutingSpec(sticky.value, tuple(rule.value for rule in rules.value), timeout.value, limits)
 
 
 def _read_rule(fields: Fields) -> LabelRule:

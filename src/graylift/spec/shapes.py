@@ -131,11 +131,19 @@ ROUTING = Shape(
         "sticky": "{header: x-user-id}: equal values stay on one revision",
         "match": "rules that send labelled requests to one revision, whatever the weights",
         "timeout": "the longest a request may take, as in 30s",
+        "limits": "what clients may ask: [{key: {header: x-api-key}, requests: 100/s}]",
+        "whenLimiterAway": "allow or deny: what happens to limited requests while nobody can count them",
     },
-    later={"limits": "delete it, and limit requests in front of Graylift until then"},
 )
 
-STICKY = Shape("spec.routing.sticky", {"header": "the name of a request header, as in x-user-id"})
+STICKY = Shape(
+    "spec.routing.sticky",
+    {
+        "header": "the name of a request header, as in x-user-id",
+        "cookie": "the name of a cookie, which the gateway sets, as in visitor",
+        "body": "user or conversation: what of an openai request's body tells whose it is",
+    },
+)
 
 MATCH = Shape(
     "spec.routing.match[]",
@@ -144,6 +152,26 @@ MATCH = Shape(
         "exact": "the whole value the header must have",
         "to": "candidate or stable",
     },
+)
+
+LIMIT = Shape(
+    "spec.routing.limits[]",
+    {
+        "key": "{header: x-api-key}: each value of this header has a budget of its own",
+        "label": "{header: x-tenant, exact: batch}: only requests with this label",
+        "path": "only requests to this path and those below it, as in /v1/embeddings",
+        "requests": "how many, as in 100/s",
+        "tokens": "how many of prompts and answers together, as in 60000/m",
+        "concurrent": "how many at once, as in 20",
+        "answerTokens": "reserved for an answer whose request sets no max_tokens, as in 1024",
+    },
+)
+
+LIMIT_KEY = Shape("spec.routing.limits[].key", {"header": "the name of a request header, as in x-api-key"})
+
+LIMIT_LABEL = Shape(
+    "spec.routing.limits[].label",
+    {"header": "the name of a request header, as in x-tenant", "exact": "the whole value the header must have"},
 )
 
 STAGE = Shape(
@@ -246,5 +274,6 @@ OTLP = Shape(
 SHAPES = (
     *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
     *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
-    *(ROUTING, STICKY, MATCH, STAGE, STAGE_MATCH, JUDGE, METRIC, PROMETHEUS, OTLP, SHADOW, SHADOW_MARGINS, AGREEMENT),
+    *(ROUTING, STICKY, MATCH, LIMIT, LIMIT_KEY, LIMIT_LABEL, STAGE, STAGE_MATCH),
+    *(JUDGE, METRIC, PROMETHEUS, OTLP, SHADOW, SHADOW_MARGINS, AGREEMENT),
 )

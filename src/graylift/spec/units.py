@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from graylift.domain.limits import Quota
 from graylift.domain.spec import Margin, MarginKind
 
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?", re.ASCII)
 _DECIMAL = r"((?:0|[1-9]\d{0,8})(?:\.\d{1,9})?)"
 _PERCENTAGE = re.compile(rf"{_DECIMAL}%", re.ASCII)
 _RATE = re.compile(rf"{_DECIMAL}/([sm])", re.ASCII)
+_QUOTA = re.compile(r"([1-9]\d{0,8})/([smh])", re.ASCII)
 _MARGIN = re.compile(rf"{_DECIMAL}(x|pp)", re.ASCII)
 _DIFFERENCE = re.compile(rf"([-+]?){_DECIMAL}", re.ASCII)
 _LARGEST_DIFFERENCE = Decimal("0.9")
@@ -46,6 +48,14 @@ def rate_from_text(text: str) -> float:
     if not match:
         raise ValueError("write a rate for each second or minute: 50/s, 0.5/s, 3000/m")
     return float(Decimal(match[1]) / (60 if match[2] == "m" else 1))
+
+
+def quota_from_text(text: str) -> Quota:
+    """So many in a second, minute or hour, of `100/s`, `60000/m`, `1000/h`."""
+    match = _QUOTA.fullmatch(text)
+    if not match:
+        raise ValueError("write a whole number for each second, minute or hour: 100/s, 60000/m, 1000/h")
+    return Quota(int(match[1]), {"s": 1.0, "m": 60.0, "h": 3600.0}[match[2]])
 
 
 def margin_from_text(text: str) -> Margin:

@@ -19,7 +19,7 @@ from yaml.resolver import Resolver
 from graylift.spec.document import Items, Node, Scalar, Unusable
 from graylift.spec.fields import Reported, Wrong, nearest
 from graylift.spec.problems import UNREADABLE
-from graylift.spec.units import margin_from_text, rate_from_text, seconds_from_text, share_from_text
+from graylift.spec.units import margin_from_text, quota_from_text, rate_from_text, seconds_from_text, share_from_text
 
 T = TypeVar("T")
 
@@ -94,6 +94,7 @@ def quantity(noun: str, convert: Callable[[str], T]) -> Callable[[Node], T]:
 duration = quantity("a duration", seconds_from_text)
 percentage = quantity("a percentage", share_from_text)
 rate = quantity("a rate", rate_from_text)
+quota = quantity("a limit", quota_from_text)
 any_margin = quantity("a margin", margin_from_text)
 
 

@@ -46,6 +46,8 @@ from graylift.domain.spec import (
     RoutingSpec,
     ServingProtocol,
     Stage,
+    Sticky,
+    StickyBy,
     TensorName,
 )
 from graylift.domain.weights import ALL, NONE, Role, Weights
@@ -63,7 +65,7 @@ def a_spec(service: str = "file-type") -> ReleaseSpec:
         protocol=ServingProtocol.OPEN_INFERENCE,
         stable=RevisionSpec("v1", OnnxModel("/models/v1.onnx", outputs=(TensorName("label", "output_0"),))),
         candidate=RevisionSpec("v2", EndpointModel("http://127.0.0.1:8000"), ready_within_s=5.0),
-        routing=RoutingSpec("x-user-id", (LabelRule("x-tenant", "internal", Role.CANDIDATE),)),
+        routing=RoutingSpec(Sticky(StickyBy.HEADER, "x-user-id"), (LabelRule("x-tenant", "internal", Role.CANDIDATE),)),
         stages=(
             Stage(Weights(100), 600.0, 500, promote_if_within=(PromoteMargin(check.name, check.promote_if_within),)),
             Stage(ALL, 1800.0, approval_required=True),
@@ -101,7 +103,7 @@ def a_release(number: int = 1, service: str = "file-type") -> Release:
 
 
 def a_tracked(service: str = "file-type", release: Release | None = None, revision_no: int = 0) -> Tracked:
-    routing = RoutingSpec("x-user-id")
+    routing = RoutingSpec(Sticky(StickyBy.COOKIE, "visitor"))
     return Tracked(Service(service, ServingProtocol.OPEN_INFERENCE, routing), release, "judge's own", revision_no)
 
 
@@ -113,7 +115,7 @@ def a_table(version: int, token: int = 1) -> RoutingTable:
         candidate=None,
         weights=NONE,
         match=(),
-        sticky_header=None,
+        sticky=None,
         salt="",
         split="file-type-1/0",
         timeout_s=30.0,
