@@ -19,8 +19,8 @@ from statistics import median
 
 import aiohttp
 from aiohttp import web
-from gateway import free_port, table
 
+from gateway import free_port, table
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.routing import ShadowRoutes
 from graylift.domain.shadow import summed
@@ -147,7 +147,7 @@ async def compare(protocol: ServingProtocol, folder: Path) -> None:
         told = (await agent.stdout.read()).decode().strip()
     without, with_shadow = median(medians["off"]), median(medians["on"])
     print(
-        f"{protocol.value}: p50 {with_shadow * 1e3:.2f} ms with every request shadowed, {without * 1e3:.2f} ms without, "
+        f"{protocol.value}: p50 {with_shadow * 1e3:.2f} ms with all requests shadowed, {without * 1e3:.2f} ms without, "
         f"{with_shadow / without:.3f}x (aim < 1.05x); {told}"
     )
 

@@ -12,5 +12,6 @@ hypothesis.settings.load_profile("graylift")
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GRAYLIFT_STATE", "GRAYLIFT_LISTEN", "GRAYLIFT_ENVOY", "NO_COLOR", "FORCE_COLOR"):
+    ours = ("GRAYLIFT_STATE", "GRAYLIFT_LISTEN", "GRAYLIFT_ENVOY", "GRAYLIFT_LIMITS_STORE")
+    for name in (*ours, "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)

@@ -33,3 +33,12 @@ def test_damaged_settings_are_named(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(CommandRefused, match=r"settings\.json is damaged"):
         installation_from(tmp_path)
+
+
+def test_a_store_of_limits_is_remembered_for_its_owner_alone_until_it_is_forgotten(tmp_path: Path) -> None:
+    url = "valkey://graylift:secret@127.0.0.1:6379"
+    installation_from(tmp_path, limits_store=url).remember()
+    assert installation_from(tmp_path).limits_store == url
+    assert (tmp_path / "settings.json").stat().st_mode & 0o077 == 0
+    installation_from(tmp_path, limits_store="memory").remember()
+    assert installation_from(tmp_path).limits_store is None

@@ -47,13 +47,12 @@ class SlowBudgets(MemoryBudgets):
 @asynccontextmanager
 async def limiter(socket: Path, budgets: MemoryBudgets) -> AsyncIterator[None]:
     one = Limiter(budgets)
-    server = GrpcServer(socket, lambda: [one.handler()])
+    server = GrpcServer(socket, lambda: [one])
     await server.start()
     try:
         yield
     finally:
         await server.close()
-        await one.close()
 
 
 def question(rule: LimitRule) -> RateLimitRequest:

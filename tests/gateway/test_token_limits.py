@@ -210,3 +210,16 @@ async def test_a_request_that_can_never_fit_is_told_not_to_come_back(tmp_path: P
         assert "retry-after" not in told.headers
         assert told.headers["x-should-retry"] == "false"
         assert "this request may take 5,000,0" in json.loads(told.body)["error"]["message"]
+
+
+async def test_without_an_agent_a_client_hears_of_it_in_its_own_form(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    rule = LimitRule(key_header="authorization", tokens=Quota(1000, 3600.0))
+    async with teller() as model, running(config) as agent, aiohttp.ClientSession() as session:
+        await agent.apply(limited(1, model.port, rule))
+        await agent.close()
+        told = await Client(session, config.listen_port).chat(10)
+        assert told.status == 503
+        error = json.loads(told.body)["error"]
+        assert "its release file says deny" in error["message"]
+        assert (error["type"], error["code"]) == ("gateway_error", 503)

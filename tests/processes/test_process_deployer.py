@@ -63,6 +63,7 @@ async def test_the_server_is_told_everything_about_its_revision(make_deployer: M
         *("--service", "file-type", "--revision", V2.id, "--port", ready.address.rpartition(":")[2]),
         *("--drain-timeout", "20", "--input", "bytes=input_0", "--output", "label=output=0"),
         *("--contexts", "1", "--max-batch", "1", "--max-queue-delay", "0"),
+        *("--max-queue", "256"),
     ]
 
 

@@ -182,6 +182,7 @@ class ProcessDeployer:
             *_renamings("--output", engine.outputs),
             *("--contexts", str(engine.serving.contexts), "--max-batch", str(engine.serving.max_batch)),
             *("--max-queue-delay", f"{engine.serving.max_queue_delay_s:g}"),
+            *("--max-queue", str(engine.serving.max_queue)),
         )
 
     def _deaths(self, last: _Server) -> int:

@@ -17,12 +17,24 @@ from graylift.cli.wiring import end_everything
 from graylift.demo.catalogue import Variant
 from graylift.domain.release import CommandKind, Release
 from graylift.errors import CommandRefused
+from graylift.gateway.grpc_server import require_grpc
 from graylift.spec import load
 
 
-def run(file: Path, state: Path | None, listen: str | None, envoy: Path | None, api: str | None, *, plain: bool) -> int:
+def run(
+    file: Path,
+    state: Path | None,
+    listen: str | None,
+    envoy: Path | None,
+    api: str | None,
+    limits_store: str | None,
+    *,
+    plain: bool,
+) -> int:
     spec = load(file)
-    installation = installation_from(state, listen, envoy, api)
+    if spec.routing.limits is not None:
+        require_grpc()
+    installation = installation_from(state, listen, envoy, api, limits_store)
     with open_store(installation, make=True) as store:
         screen = screen_for(console, plain=plain)
         try:
@@ -37,8 +49,8 @@ def run(file: Path, state: Path | None, listen: str | None, envoy: Path | None, 
     return exit_code_of(release.phase)
 
 
-def up(state: Path | None, listen: str | None, envoy: Path | None, api: str | None) -> None:
-    installation = installation_from(state, listen, envoy, api)
+def up(state: Path | None, listen: str | None, envoy: Path | None, api: str | None, limits_store: str | None) -> None:
+    installation = installation_from(state, listen, envoy, api, limits_store)
     with open_store(installation, make=True) as store:
         if somebody_acts(store):
             console.print("another graylift controls this installation; this one takes over when it ends")

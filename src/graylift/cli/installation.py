@@ -16,6 +16,8 @@ from graylift.errors import CommandRefused
 DEFAULT_STATE = Path(".graylift")
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_API = "127.0.0.1:0"
+MEMORY = "memory"
+"""As a store of limits: none, to forget one that is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Installation:
     """state: absolute. envoy: a binary to use instead of the one that came with Graylift.
 
     api_host, api_port: of the HTTP API; port 0 lets the system choose, and `api_url` tells which it chose
+    limits_store: see `GatewayConfig`
     """
 
     state: Path
@@ -31,6 +34,7 @@ class Installation:
     envoy: Path | None
     api_host: str = "127.0.0.1"
     api_port: int = 0
+    limits_store: str | None = None
 
     @property
     def url(self) -> str:
@@ -73,12 +77,17 @@ class Installation:
             "listen": f"{self.listen_host}:{self.listen_port}",
             "envoy": str(self.envoy) if self.envoy else None,
             "api": f"{self.api_host}:{self.api_port}",
+            "limitsStore": self.limits_store,
         }
         _write(self.state / "settings.json", json.dumps(settings, indent=2) + "\n")
 
 
 def installation_from(
-    state: Path | None, listen: str | None = None, envoy: Path | None = None, api: str | None = None
+    state: Path | None,
+    listen: str | None = None,
+    envoy: Path | None = None,
+    api: str | None = None,
+    limits_store: str | None = None,
 ) -> Installation:
     """What the options say, else what the state directory remembers, else the defaults. CommandRefused if wrong."""
     root = (state or DEFAULT_STATE).absolute()
@@ -93,11 +102,21 @@ def installation_from(
     api_host, api_port = _address("--api", api or remembered.get("api") or DEFAULT_API, "127.0.0.1:8081", fewest=0)
     own = remembered.get("envoy")
     binary = envoy or (Path(own) if own else None)
-    return Installation(root, host, port, binary.absolute() if binary else None, api_host, api_port)
+    store = limits_store or remembered.get("limitsStore")
+    return Installation(
+        root,
+        host,
+        port,
+        binary.absolute() if binary else None,
+        api_host,
+        api_port,
+        None if store == MEMORY else store,
+    )
 
 
 def _write(path: Path, text: str) -> None:
     scratch = path.with_name(path.name + ".tmp")
+    scratch.touch(mode=0o600)  # the address of a store may hold a password
     scratch.write_text(text)
     os.replace(scratch, path)
 

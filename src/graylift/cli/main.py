@@ -77,6 +77,17 @@ Api = Annotated[
         show_default=False,
     ),
 ]
+LimitsStore = Annotated[
+    str | None,
+    typer.Option(
+        "--limits-store",
+        envvar="GRAYLIFT_LIMITS_STORE",
+        metavar="valkey://HOST:PORT",
+        help="Where several gateways share the budgets of limits. Default: as the state directory remembers, else "
+        "memory, each gateway for itself.",
+        show_default=False,
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live view, also on a terminal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stays in the events and in the report.")]
@@ -112,6 +123,7 @@ def run(
     listen: Listen = None,
     envoy: Envoy = None,
     api: Api = None,
+    limits_store: LimitsStore = None,
     *,
     plain: Plain = False,
 ) -> None:
@@ -124,11 +136,17 @@ def run(
     with _explained():
         from graylift.cli import commands
 
-        raise typer.Exit(commands.run(file, state, listen, envoy, api, plain=plain))
+        raise typer.Exit(commands.run(file, state, listen, envoy, api, limits_store, plain=plain))
 
 
 @app.command(rich_help_panel=RELEASES)
-def up(state: State = None, listen: Listen = None, envoy: Envoy = None, api: Api = None) -> None:
+def up(
+    state: State = None,
+    listen: Listen = None,
+    envoy: Envoy = None,
+    api: Api = None,
+    limits_store: LimitsStore = None,
+) -> None:
     """Keep gateway, model servers and controller up, for any number of services, until Ctrl-C or SIGTERM.
 
     Start releases beside it with [bold]graylift run FILE[/bold]. Stopping it leaves the gateway and the servers
@@ -137,7 +155,7 @@ def up(state: State = None, listen: Listen = None, envoy: Envoy = None, api: Api
     with _explained():
         from graylift.cli import commands
 
-        commands.up(state, listen, envoy, api)
+        commands.up(state, listen, envoy, api, limits_store)
 
 
 @app.command(rich_help_panel=RELEASES)

@@ -30,6 +30,7 @@ def gateway_of(installation: Installation) -> GatewayAgent:
             listen_host=installation.listen_host,
             listen_port=installation.listen_port,
             envoy=installation.envoy,
+            limits_store=installation.limits_store,
         )
     )
 

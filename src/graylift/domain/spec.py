@@ -55,11 +55,13 @@ class Serving:
     max_batch: rows that may share one inference; 1 runs each request alone. The server makes sure first that rows
                do not see each other, and runs each alone if they do
     max_queue_delay_s: how long a request may wait for company while a context is free
+    max_queue: requests that may wait for their turn; the next one is turned away with 503
     """
 
     contexts: int = 1
     max_batch: int = 1
     max_queue_delay_s: float = 0.0
+    max_queue: int = 256
 
 
 @dataclass(frozen=True, slots=True)

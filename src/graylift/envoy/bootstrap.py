@@ -10,7 +10,8 @@ import json
 from graylift.envoy import limits, shadow
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
 from graylift.envoy.llm import llm_filter
-from graylift.envoy.names import AGENT, CANNOT_COMPUTE, OPENAI_PATH, ROUTES, TYPE, Json
+from graylift.envoy.names import AGENT, CANNOT_COMPUTE, ROUTES, TYPE, Json, status_filter
+from graylift.envoy.own_errors import mappers
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with 413. Each is taken in whole before a model sees it: it can then always be asked
@@ -111,8 +112,8 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                                         {
                                             "or_filter": {
                                                 "filters": [
-                                                    _status("GE", 500),
-                                                    _status("EQ", CANNOT_COMPUTE),
+                                                    status_filter("GE", 500),
+                                                    status_filter("EQ", CANNOT_COMPUTE),
                                                     {"response_flag_filter": {}},
                                                 ]
                                             }
@@ -125,40 +126,7 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                 },
             ),
         ],
-        # Errors in the form that the client's protocol gives them, also Envoy's own.
-        "local_reply_config": {
-            "mappers": [
-                # What the agent says to a request over its limits is in the form that its client expects already.
-                {
-                    "filter": {"response_flag_filter": {"flags": ["RL"]}},
-                    "body_format_override": {
-                        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-                        "content_type": "application/json",
-                    },
-                },
-                {
-                    "filter": {"response_flag_filter": {"flags": ["RLSE"]}},
-                    "body_format_override": {"json_format": {"error": limits.NOBODY_COUNTS}},
-                },
-                {
-                    "filter": {"and_filter": {"filters": [_status("GE", 400), _OPENAI_PATH]}},
-                    "body_format_override": {
-                        "json_format": {
-                            "error": {
-                                "message": "%LOCAL_REPLY_BODY%",
-                                "type": "gateway_error",
-                                "param": None,
-                                "code": "%RESPONSE_CODE%",
-                            }
-                        }
-                    },
-                },
-                {
-                    "filter": _status("GE", 400),
-                    "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-                },
-            ]
-        },
+        "local_reply_config": {"mappers": list(mappers())},
         "access_log": [_file_log(access_log, REQUEST_FORMAT)],
         # The edge: a client is not believed what it claims about itself, nor may its x-envoy-* headers set timeouts.
         "use_remote_address": True,
@@ -195,15 +163,6 @@ def _agent(socket: str) -> Json:
         },
         "load_assignment": {"cluster_name": AGENT, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
     }
-
-
-def _status(comparison: str, status: int) -> Json:
-    # Envoy wants a key by which an operator could change the number at run time; ours is never set.
-    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
-    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
-
-
-_OPENAI_PATH = {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": OPENAI_PATH}}}}}
 
 
 def _typed(name: str, config: Json) -> Json:

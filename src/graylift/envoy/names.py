@@ -60,3 +60,9 @@ def seconds(seconds: float) -> str:
 
 def set_header(name: str, value: str) -> Json:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def status_filter(comparison: str, status: int) -> Json:
+    # Envoy wants a key by which an operator could change the number at run time; ours is never set.
+    value = {"default_value": status, "runtime_key": f"graylift.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}

@@ -198,7 +198,7 @@ def _own_answers(table: RoutingTable) -> Iterator[Json]:
 
 
 def _own_answer(match: Json, status: int, body: str) -> Json:
-    """Errors are plain text here; the bootstrap makes them JSON like all of Envoy's own."""
+    """Errors are plain text here; `own_errors.py` makes them JSON like all of Envoy's own."""
     return {
         "match": match,
         "direct_response": {"status": status, "body": {"inline_string": body}},

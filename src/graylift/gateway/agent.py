@@ -24,13 +24,14 @@ from graylift.gateway.budgets import MemoryBudgets
 from graylift.gateway.config import GatewayConfig
 from graylift.gateway.evidence import POLL_S, LogFollower, SteadyTime
 from graylift.gateway.grpc_server import LONGEST_SOCKET_PATH, GrpcServer
-from graylift.gateway.limiter import Limiter
+from graylift.gateway.limiter import Budgets, Limiter
 from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tables import TableKeeper
 from graylift.gateway.tail import end_line
 from graylift.gateway.timeline import Timeline
+from graylift.gateway.valkey_budgets import ValkeyBudgets
 
 _LOG_IS_BEHIND_S = 1.0
 """How long an answer may be with its client before the agent has read of it; more than Envoy's flush interval."""
@@ -43,8 +44,7 @@ class GatewayAgent:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = replace(config, state_dir=config.state_dir.resolve())
         self._supervisor = Supervisor(self._config, _bootstrap(self._config), self._prepare)
-        self._limiter = Limiter(MemoryBudgets())
-        self._server = GrpcServer(self._config.socket, lambda: [self._limiter.handler()])
+        self._server = GrpcServer(self._config.socket, lambda: [Limiter(_budgets(self._config))])
         self._tasks: list[asyncio.Task[None]] = []
         self._held = AsyncExitStack()
 
@@ -71,7 +71,6 @@ class GatewayAgent:
                 now=self._now,
             )
             held.callback(self._follower.close)
-            held.push_async_callback(self._limiter.close)
             held.push_async_callback(self._server.close)
             await self._answer_for(*state.tables().known)
             held.push_async_callback(self._supervisor.close)
@@ -214,6 +213,10 @@ def _bootstrap(config: GatewayConfig) -> str:
         shadow_socket=str(config.shadow_socket),
         agent_socket=str(config.socket),
     )
+
+
+def _budgets(config: GatewayConfig) -> Budgets:
+    return MemoryBudgets() if config.limits_store is None else ValkeyBudgets(config.limits_store)
 
 
 def _locked(config: GatewayConfig) -> int:

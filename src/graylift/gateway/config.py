@@ -21,6 +21,7 @@ class GatewayConfig:
     max_log_bytes: the access log is rotated beyond this size, while the agent runs
     max_reports:   reports kept for a controller that is away (at one a second, 10,000 are nearly three hours); beyond
                    it the oldest are dropped, and the oldest that is left says so in its gap
+    limits_store:  valkey://HOST:PORT of the budgets that several gateways share; None keeps this one's in memory
     """
 
     name: str
@@ -33,6 +34,7 @@ class GatewayConfig:
     flush_ms: int = 100
     max_log_bytes: int = 64 * 1024 * 1024
     max_reports: int = 10_000
+    limits_store: str | None = None
 
     @property
     def xds_dir(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from graylift.errors import GatewayError
 
@@ -21,12 +21,23 @@ LONGEST_SOCKET_PATH = 107
 ENDS_WITHIN_S = 1.0
 
 
-class GrpcServer:
-    """One server at `socket`; `handlers` makes its services when it starts, since they need the extra, too."""
+class Service(Protocol):
+    """What the server answers with."""
 
-    def __init__(self, socket: Path, handlers: Callable[[], Sequence[Handler]]) -> None:
+    def handler(self) -> Handler: ...
+
+    async def close(self) -> None:
+        """Called when no question comes any more."""
+        ...
+
+
+class GrpcServer:
+    """One server at `socket`; `open_services` is called when it starts, since they may need extras, too."""
+
+    def __init__(self, socket: Path, open_services: Callable[[], Sequence[Service]]) -> None:
         self._socket = socket
-        self._handlers = handlers
+        self._open_services = open_services
+        self._services: Sequence[Service] = ()
         self._server: Any = None
 
     async def start(self) -> None:
@@ -36,7 +47,8 @@ class GrpcServer:
         require_grpc()
         import grpc.aio
 
-        server = grpc.aio.server(handlers=self._handlers())
+        services = self._open_services()
+        server = grpc.aio.server(handlers=[service.handler() for service in services])
         try:
             # One that was killed left its socket behind; the agent's lock says that nobody listens on it.
             self._socket.unlink(missing_ok=True)
@@ -44,13 +56,15 @@ class GrpcServer:
         except (OSError, RuntimeError) as exc:
             raise GatewayError(f"the agent cannot listen on {self._socket}: {exc}") from exc
         await server.start()
-        self._server = server
+        self._server, self._services = server, services
 
     async def close(self) -> None:
         """Idempotent; what is being answered is finished first."""
         if self._server is not None:
             await self._server.stop(ENDS_WITHIN_S)
             self._server = None
+            for service in self._services:
+                await service.close()
 
 
 def require_grpc() -> None:

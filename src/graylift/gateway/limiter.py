@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from graylift.domain.limits import Admission, Reservation
 from graylift.envoy import limits as envoy
+from graylift.errors import GatewayError
 from graylift.gateway.grpc_server import Handler
 from graylift.limits import answers
 
@@ -59,14 +60,22 @@ class Limiter:
         )
         return grpc.method_handlers_generic_handler(envoy.METHOD_SERVICE, {envoy.METHOD: method})
 
-    async def _answer(self, request: RateLimitRequest, _: Any) -> RateLimitResponse:
-        said = envoy.parse([{entry.key: entry.value for entry in one.entries} for one in request.descriptors])
-        match said:
-            case envoy.Question():
-                return await self._admit(said)
-            case envoy.Ending():
-                await self._budgets.settle(said.reservation, said.used_tokens)
-                return _response(is_granted=True)
+    async def _answer(self, request: RateLimitRequest, call: Any) -> RateLimitResponse:
+        import grpc
+
+        try:
+            said = envoy.parse([{entry.key: entry.value for entry in one.entries} for one in request.descriptors])
+            match said:
+                case envoy.Question():
+                    return await self._admit(said)
+                case envoy.Ending():
+                    await self._budgets.settle(said.reservation, said.used_tokens)
+                    return _response(is_granted=True)
+        except ValueError as exc:
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+        except GatewayError as exc:
+            await call.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
+        raise AssertionError("abort raises")
 
     async def _admit(self, question: envoy.Question) -> RateLimitResponse:
         reservation = Reservation(uuid4().hex, question.charges)

@@ -10,9 +10,13 @@ is lost. `valkey_budgets.lua` in `gateway/` says the same in Lua; a test holds t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from graylift.domain.limits import Budget
+from graylift.domain.limits import Admission, Budget, Charge, Standing, Unit
+
+BUSY_RETRY_S = 1.0
+"""What a client is told to wait for a place among the concurrent requests: nobody knows when one ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ def refilled(bucket: Bucket, budget: Budget, now_s: float) -> Bucket:
 
 
 def taken(bucket: Bucket, amount: float) -> Bucket:
-    """May leave a debt; whether a charge fits, `wait_s` says."""
+    """May leave a debt; whether a charge fits, `standing` says."""
     return Bucket(bucket.level - amount, bucket.at_s)
 
 
@@ -42,13 +46,17 @@ def given_back(bucket: Bucket, budget: Budget, amount: float) -> Bucket:
     return Bucket(min(float(budget.limit), bucket.level + amount), bucket.at_s)
 
 
-def wait_s(bucket: Bucket, budget: Budget, amount: float) -> float | None:
-    """Until the amount fits; 0 if it does, None if it is more than the bucket ever holds."""
-    if amount > budget.limit:
-        return None
-    return max(0.0, amount - bucket.level) * budget.per_s / budget.limit
+def standing(charge: Charge, left: float) -> Standing:
+    """How a budget stands with `left` in it, or with so many places free, while the charge is not made."""
+    budget = charge.budget
+    remaining = max(0, int(left))
+    if budget.unit is Unit.CONCURRENT:
+        return Standing(charge, remaining, 0.0, 0.0 if remaining >= charge.amount else BUSY_RETRY_S)
+    lacking_s, full_s = (max(0.0, n - left) * budget.per_s / budget.limit for n in (charge.amount, budget.limit))
+    return Standing(charge, remaining, full_s, None if charge.amount > budget.limit else lacking_s)
 
 
-def full_s(bucket: Bucket, budget: Budget) -> float:
-    """Until it is full again if nothing is taken."""
-    return max(0.0, budget.limit - bucket.level) * budget.per_s / budget.limit
+def admission(charges: Sequence[Charge], left: Sequence[float], *, is_granted: bool) -> Admission:
+    """`left` in each budget: after the charges if they were made, else before."""
+    standings = tuple(map(standing, charges, left))
+    return Admission(tuple(replace(one, wait_s=0.0) for one in standings) if is_granted else standings)

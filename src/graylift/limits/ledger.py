@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Generic, TypeVar
 
-from graylift.domain.limits import Admission, Budget, Charge, Reservation, Standing, Unit
+from graylift.domain.limits import Admission, Budget, Charge, Reservation, Unit
 from graylift.limits import bucket as buckets
 from graylift.limits.bucket import Bucket
 
@@ -19,9 +18,6 @@ _T = TypeVar("_T")
 MAX_BUDGETS = 100_000
 """Of each kind. Clients choose their keys, so memory must have an end: beyond it the budget that was asked least lately
 is forgotten and begins anew."""
-
-BUSY_RETRY_S = 1.0
-"""What a client is told to wait for a place among the concurrent requests: nobody knows when one ends."""
 
 
 class Ledger:
@@ -34,12 +30,13 @@ class Ledger:
 
     def reserve(self, reservation: Reservation, now_s: float) -> Admission:
         """Make all of its charges if they all fit, else none."""
-        before = self._standings(reservation.charges, now_s)
-        if any(standing.is_refusal for standing in before):
-            return Admission(before)
-        for charge in reservation.charges:
+        charges = reservation.charges
+        before = buckets.admission(charges, self._left(charges, now_s), is_granted=False)
+        if not before.is_granted:
+            return before
+        for charge in charges:
             self._make(charge, reservation.id, now_s)
-        return Admission(tuple(replace(after, wait_s=0.0) for after in self._standings(reservation.charges, now_s)))
+        return buckets.admission(charges, self._left(charges, now_s), is_granted=True)
 
     def settle(self, reservation: Reservation, used_tokens: int | None, now_s: float) -> None:
         """The request has ended: its place is free, and its tokens are those it used. None: nobody knows how many, so
@@ -66,17 +63,13 @@ class Ledger:
         else:
             self._buckets.put(budget.name, buckets.taken(self._bucket(budget, now_s), charge.amount))
 
-    def _standings(self, charges: Sequence[Charge], now_s: float) -> tuple[Standing, ...]:
-        return tuple(self._standing(charge, now_s) for charge in charges)
-
-    def _standing(self, charge: Charge, now_s: float) -> Standing:
-        budget = charge.budget
-        if budget.unit is Unit.CONCURRENT:
-            free = max(0, budget.limit - len(self._leases(budget, now_s)))
-            return Standing(charge, free, 0.0, 0.0 if free >= charge.amount else BUSY_RETRY_S)
-        bucket = self._bucket(budget, now_s)
-        left = max(0, int(bucket.level))
-        return Standing(charge, left, buckets.full_s(bucket, budget), buckets.wait_s(bucket, budget, charge.amount))
+    def _left(self, charges: Sequence[Charge], now_s: float) -> list[float]:
+        return [
+            charge.budget.limit - len(self._leases(charge.budget, now_s))
+            if charge.budget.unit is Unit.CONCURRENT
+            else self._bucket(charge.budget, now_s).level
+            for charge in charges
+        ]
 
     def _bucket(self, budget: Budget, now_s: float) -> Bucket:
         known = self._buckets.get(budget.name)

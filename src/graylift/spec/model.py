@@ -50,6 +50,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
             "contexts",
             "maxBatchSize",
             "maxQueueDelay",
+            "maxQueue",
         ):
             fields.refuse(
                 name, f"`{name}` has no place beside `endpoint`, a server that runs already", "delete one of them"
@@ -68,6 +69,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
     contexts = fields.read_or(defaults.SERVING.contexts, "contexts", integer(1, 256))
     max_batch = fields.read_or(defaults.SERVING.max_batch, "maxBatchSize", integer(1, 65_536))
     max_delay = fields.read_or(defaults.SERVING.max_queue_delay_s, "maxQueueDelay", _max_delay)
+    max_queue = fields.read_or(defaults.SERVING.max_queue, "maxQueue", integer(0, 100_000))
     if max_batch.found == (1,):
         fields.refuse(
             "maxQueueDelay",
@@ -85,7 +87,7 @@ def read_model(fields: Fields, base: Path, missing_file: MissingFile) -> OnnxMod
         calibration.value,
         inputs.value,
         outputs.value,
-        Serving(contexts.value, max_batch.value, max_delay.value),
+        Serving(contexts.value, max_batch.value, max_delay.value, max_queue.value),
         settings.value,
     )
 

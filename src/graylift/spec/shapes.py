@@ -61,6 +61,7 @@ MODEL = Shape(
         "contexts": "inferences at once, each with its threads",
         "maxBatchSize": "rows that may share one inference, as in 8",
         "maxQueueDelay": "how long a request may wait for others to share its run, as in 2ms",
+        "maxQueue": "requests that may wait for their turn, as in 64; the next one is turned away",
         "inputs": "{served name: the model's own name}, where they differ",
         "outputs": "{served name: the model's own name}, where they differ",
     },
