@@ -74,11 +74,14 @@ bench: install-dev
 protos: install-dev
 	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/graylift/protos/*.proto
 
+# Everything optional but PyTorch, which would bring gigabytes for a GPU that tests do not have.
+EXTRAS := $(foreach extra,openvino tensorrt-rtx onnxruntime-openvino llm xllamacpp grpc valkey otel gpu parquet,--extra $(extra))
+
 # Pins everything anew, with hashes and without the name of any index.
 requirements: .venv/.uv
 	$(UV) pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/tools.in -o requirements/tools.txt
 	$(UV) pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
-	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt pyproject.toml $(EXTRAS) --group dev -o requirements/dev.txt
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt --group docs -o requirements/docs.txt
 
 clean:

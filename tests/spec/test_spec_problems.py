@@ -23,9 +23,9 @@ def place_of(text: str, marked: str) -> Place:
     return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
-LIMITED = "    whenLimiterAway: deny\n    limits: "
 METRIC = "name: latency, quantile: 0.99, rollbackIfWorse: 1.10x, promoteIfWithin: 1.20x"
 METRIC_OF_SCORE = "name: helpful, rollbackIfWorse: -0.01, promoteIfWithin: -0.02"
+LIMITED = "    whenLimiterAway: deny\n    limits: "
 MISTAKES = [
     # what is written there now, what instead, which part of it is marked, what is said of it
     ("graylift.dev/v1", "graylift.dev/v2", "graylift.dev/v2", "did you mean `graylift.dev/v1`?"),

@@ -104,19 +104,19 @@ def installation_from(
     binary = envoy or (Path(own) if own else None)
     store = limits_store or remembered.get("limitsStore")
     return Installation(
-        root,
-        host,
-        port,
-        binary.absolute() if binary else None,
-        api_host,
-        api_port,
-        None if store == MEMORY else store,
+        state=root,
+        listen_host=host,
+        listen_port=port,
+        envoy=binary.absolute() if binary else None,
+        api_host=api_host,
+        api_port=api_port,
+        limits_store=None if store == MEMORY else store,
     )
 
 
 def _write(path: Path, text: str) -> None:
     scratch = path.with_name(path.name + ".tmp")
-    scratch.touch(mode=0o600)  # the address of a store may hold a password
+    scratch.touch(mode=0o600)  # the address of a store of limits may hold a password
     scratch.write_text(text)
     os.replace(scratch, path)
 

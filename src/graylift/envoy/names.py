@@ -22,9 +22,6 @@ CANNOT_COMPUTE = 422
 """The status of a server whose model cannot compute a request that is otherwise right: what one revision cannot,
 another may, so a candidate's is asked again of stable. Envoy itself never answers so."""
 
-OPENAI_PATH = "(/[^/]+)?/v1([/?].*)?"
-"""What OpenAI's clients ask, whichever service they mean."""
-
 UNCHECKED = "unchecked/"
 
 OWN = "gateway/"
