@@ -152,7 +152,8 @@ async def test_every_shadowed_request_is_answered_by_stable_and_compared_with_th
     config = config_in(tmp_path, interval_s=0.25)
     async with server(scores(0.9, 0.1)) as stable, server(scores(0.8, 0.2)) as candidate, running(config) as agent:
         await agent.apply(shadowing(stable, candidate))
-        answers = await ask(config, 20)
+        # What a client says of shadows is not believed.
+        answers = await ask(config, 20, **{"x-graylift-shadow": "1", "x-graylift-shadow-to": "a.v1.0"})
         window = await shadow_of(agent, lambda window: window.pairs == 20)
     assert {(status, revision) for status, _, revision in answers} == {(200, "a.v1.0")}
     assert (window.service, window.split, window.revision_id) == ("a", "a-1/1", "a.v2.0")

@@ -42,6 +42,8 @@ FILTER = "shadow"
 _MIRROR = f"{OWN}mirror"
 _COPIES = f"{OWN}copies"
 _TO, _ABOUT, _LIMIT, _TEXT = (f"{MARK}-{what}" for what in ("to", "about", "limit-ms", "text"))
+OWN_HEADERS = (MARK, _TO, _ABOUT, _LIMIT, _TEXT)
+"""What the mirror says to the listener; of a client none is believed."""
 _LUA = f"{TYPE}.extensions.filters.http.lua.v3"
 
 
@@ -169,7 +171,7 @@ def shadowed(service: ServiceRoutes, route: Json) -> Json | None:
 def _drawn(requests: ShadowSpec, others: list[Json]) -> Json:
     return {
         "runtime_fraction": {
-            "default_value": {"numerator": requests.share.candidate * 100, "denominator": "MILLION"},
+            "default_value": {"numerator": requests.share.candidate * 1_000_000 // TOTAL, "denominator": "MILLION"},
         },
         "headers": [
             *others,
@@ -209,6 +211,3 @@ def _cluster(name: str, address: Json, in_flight: int) -> Json:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
-
-
-assert TOTAL * 100 == 1_000_000, "a share is drawn out of a million"

@@ -23,9 +23,8 @@ from graylift.errors import GatewayError
 from graylift.metrics.pairs import Matched, Pairing
 from graylift.protocols.drift import compare, failure_of, told
 
-MOST_QUEUED = 500
-MOST_AT_ONCE = 200
-"""Copies handled at a time, so that the access log is not kept waiting for a crowd of them."""
+MOST_QUEUED = 128
+"""Copies that wait, each of up to MAX_COPY_BYTES, for the thread that counts; it comes by twenty times a second."""
 
 
 class ShadowDesk:
@@ -69,7 +68,7 @@ class ShadowDesk:
     def evidence(self) -> Iterator[ShadowPair | ShadowLoss]:
         """The pairs that are complete by now, and what became none. Called in the thread that counts."""
         now = self._now()
-        for _ in range(min(len(self._queue), MOST_AT_ONCE)):
+        for _ in range(len(self._queue)):
             copy = self._queue.popleft()
             match copy:
                 case Asked():
