@@ -61,6 +61,9 @@ async def test_a_request_that_never_ends_does_not_keep_the_old_stable_for_ever()
     await scene.seconds(4)
 
     assert scene.running() == {"v2"}
+    (begun,), (late,) = scene.events("DRAINING"), scene.events("DRAINED_LATE")
+    assert "v1 gets no new request" in begun.text
+    assert "1 request open" in late.text
 
 
 async def test_a_bad_candidate_is_rolled_back_and_gets_nothing_any_more() -> None:

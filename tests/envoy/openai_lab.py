@@ -24,6 +24,7 @@ class Manner:
     error_after: an error object comes here in place of a token
     stall_after: nothing comes from here on, until the server is told to go on
     break_after: the connection is reset here
+    padding:     bytes that each token is longer by
     lingers:     after all it has to say it keeps the connection open, until it is told to go on
     cut_events:  each event is sent in two pieces
     says_done, says_finish: the two ways in which a stream tells its end
@@ -37,6 +38,7 @@ class Manner:
     error_after: int | None = None
     stall_after: int | None = None
     break_after: int | None = None
+    padding: int = 0
     lingers: bool = False
     cut_events: bool = False
     says_done: bool = True
@@ -211,7 +213,7 @@ class LanguageModel:
                 await self.go_on.wait()
             if delay := manner.gap_s if number else manner.first_s:
                 await asyncio.sleep(delay)
-            yield chunk(said(_word(number)))
+            yield chunk(said(_word(number) + "x" * manner.padding))
         if manner.says_finish:
             yield chunk({**({"delta": {}} if "chat" in kind else {"text": ""}), "finish_reason": finish})
         if wants_usage:

@@ -54,7 +54,15 @@ async def test_a_stream_is_recorded_with_its_tokens_and_times(start: Start, old:
 
 
 @pytest.mark.parametrize(
-    "manner", [Manner(), Manner(cut_events=True), Manner(null_usage=False), Manner(tokens=0), Manner(stop_after=3)]
+    "manner",
+    [
+        Manner(tokens=2, padding=3 << 19),
+        Manner(),
+        Manner(cut_events=True),
+        Manner(null_usage=False),
+        Manner(tokens=0),
+        Manner(stop_after=3),
+    ],
 )
 @pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": True}}])
 async def test_a_client_gets_the_bytes_it_would_have_got_from_the_server(
@@ -245,3 +253,35 @@ async def test_services_are_told_apart_by_path_and_the_only_one_needs_no_name(
     assert status == 404
     assert b"/SERVICE/v1/chat/completions" in body
     assert [len(server.bodies) for server in (old, new)] == [3, 1]
+
+
+async def test_a_version_that_misbehaves_shows_it_in_its_records(
+    start: Start, old: LanguageModel, new: LanguageModel
+) -> None:
+    gateway = await start(table(1, openai_routes(old, new, 10_000)))
+    # One stream in ten is truncated, with HTTP 200.
+    new.manner = lambda number: Manner(stop_after=4 if number % 10 == 3 else None)
+    for _ in range(20):
+        assert (await post(gateway.url, STREAM))[0] == 200
+    failed = [record for record in await gateway.read_log(20) if record.outcome is Outcome.FAILED]
+    assert [(record.reason, record.arm, record.status) for record in failed] == [
+        ("truncated stream", Role.CANDIDATE, 200)
+    ] * 2
+
+
+async def test_a_slower_pace_shows_where_the_first_token_comes_as_soon(
+    start: Start, old: LanguageModel, new: LanguageModel
+) -> None:
+    gateway = await start(table(1, openai_routes(old, new, 5_000)))
+    old.manner = lambda _: Manner(tokens=10, first_s=0.05, gap_s=0.02)
+    new.manner = lambda _: Manner(tokens=10, first_s=0.05, gap_s=0.04)
+    await asyncio.gather(*(post(gateway.url, STREAM) for _ in range(40)))
+    paces: dict[Role, list[float]] = {role: [] for role in Role}
+    for record in await gateway.read_log(40):
+        assert record.tpot_s is not None
+        assert record.ttft_s is not None
+        assert record.ttft_s >= 0.05
+        paces[record.arm].append(record.tpot_s)
+    # Ten tokens came in pieces, and the server counts one more: nine gaps in ten times.
+    assert min(paces[Role.STABLE]) >= 0.018
+    assert min(paces[Role.CANDIDATE]) >= 0.036

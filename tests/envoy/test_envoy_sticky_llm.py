@@ -112,11 +112,21 @@ async def test_who_is_told_by_the_body_stays_where_it_is_while_weights_rise(
     assert not any("x-graylift-key" in headers for server in (old, new) for headers in server.seen)
 
 
+@pytest.mark.parametrize(
+    ("by", "body"),
+    [
+        (StickyBy.CONVERSATION, {"messages": [{"role": "system", "content": "Be kind."}]}),
+        (StickyBy.CONVERSATION, {"messages": [{"role": "user", "content": None}]}),
+        (StickyBy.CONVERSATION, {"messages": "Say"}),
+        (StickyBy.USER, {"messages": []}),
+        (StickyBy.USER, {"messages": [], "user": None}),
+        (StickyBy.USER, {"messages": [], "user": ""}),
+    ],
+)
 async def test_a_body_that_does_not_tell_is_drawn_anew_each_time(
-    start: Start, old: LanguageModel, new: LanguageModel
+    start: Start, old: LanguageModel, new: LanguageModel, by: StickyBy, body: dict[str, Any]
 ) -> None:
-    gateway = await start(table(1, openai_routes(old, new, 5_000, sticky=Sticky(StickyBy.CONVERSATION))))
-    body = {"messages": [{"role": "system", "content": "Be kind."}]}
+    gateway = await start(table(1, openai_routes(old, new, 5_000, sticky=Sticky(by))))
     assert len({(await says(gateway, body)).revision for _ in range(60)}) == 2  # alike by chance: once in 5e17 runs
 
 

@@ -10,8 +10,8 @@ from graylift.domain.release import Phase, Release, Retiring, Service
 from graylift.domain.routing import Backend
 from graylift.domain.spec import LabelRule, RoutingSpec, ServingProtocol, Sticky, StickyBy
 from graylift.domain.weights import ALL, NONE, Role, Weights
-from graylift.rollout import kept, retire, routes, settle, wanted
-from graylift.rollout.services import DRAIN_S
+from graylift.rollout import kept, partings, retire, routes, settle, wanted
+from graylift.rollout.services import DRAIN_S, STREAMS_DRAIN_S
 from graylift.testing.samples import gateway_state, release_spec, revision
 
 V1, V2 = revision("v1"), revision("v2")
@@ -129,3 +129,26 @@ def test_who_retires_stays_until_it_is_seen_to_be_idle_or_its_time_is_over(
     after = retire(service, gateways, 5, now)  # type: ignore[arg-type]
 
     assert bool(after.retiring) is stays
+
+
+def test_streams_of_tokens_have_longer_to_end() -> None:
+    service = replace(SERVICE, protocol=ServingProtocol.OPENAI)
+
+    after = settle(service, release(Phase.ROLLING_BACK), release(Phase.ROLLED_BACK), NOW)
+
+    assert after.retiring == (Retiring(V2, NOW + STREAMS_DRAIN_S),)
+
+
+def test_who_goes_with_requests_open_is_told_with_their_number_and_their_time() -> None:
+    back = release(Phase.ROLLED_BACK)
+    retiring = replace(SERVICE, retiring=(Retiring(V2, NOW + DRAIN_S),))
+    busy = (gateway_state(open_requests=((V2.id, 3),)), gateway_state("g2", open_requests=((V2.id, 9), (V1.id, 5))))
+
+    (begun,) = partings(SERVICE, retiring, back, busy, NOW)
+    assert (begun.kind, begun.release_id) == ("DRAINING", back.id)
+    assert begun.text == "v2 gets no new request; it may answer what it has begun for 1 min: 12 requests open"
+    (late,) = partings(retiring, SERVICE, back, busy[:1], NOW)
+    assert late.kind == "DRAINED_LATE"
+    assert late.text == "v2 had 1 min for what it had begun, and is not waited for any longer: 3 requests open"
+    assert partings(SERVICE, retiring, back, (gateway_state(),), NOW) == ()
+    assert partings(retiring, retiring, back, busy, NOW) == ()

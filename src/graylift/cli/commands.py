@@ -62,6 +62,7 @@ def down(state: Path | None) -> None:
     with open_store(installation) as store:
         if somebody_acts(store):
             raise CommandRefused("a controller is running: stop `graylift up` or `graylift run` first (Ctrl-C)")
+        console.print("no new request is taken; what runs is finished first, for ten minutes at most")
         asyncio.run(end_everything(installation))
     console.print(f"ended: the gateway on {installation.url} and all model servers")
 

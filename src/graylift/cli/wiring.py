@@ -96,9 +96,10 @@ async def end_everything(installation: Installation) -> None:
     """End the model servers and the gateway of an installation; idempotent. No controller may be acting on it."""
     deployer = deployer_of(installation)
     try:
+        # First the gateway, which takes nothing new and waits for what runs: so no server is asked any more.
+        await gateway_of(installation).shutdown()
         for revision_id in await deployer.running():
             await deployer.stop(revision_id)
-        await gateway_of(installation).shutdown()
         while await deployer.ending():  # noqa: ASYNC110 - other processes end, and they set no event
             await asyncio.sleep(0.1)
     finally:

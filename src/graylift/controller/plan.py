@@ -124,8 +124,10 @@ def _look(before: Tracked | None, command: Command | None, world: World, newest:
         situation = _situation(release, world, newest, judged.judgement)
         after, told = rollout.evolve(release, rollout.decide(release, situation, world.now), situation, world.now)
         events = (*events, *told)
+    settled = rollout.settle(service, release, after, world.now)
+    events = (*events, *rollout.partings(before.service, settled, after, world.gateways, world.now))
     tracked = Tracked(
-        service=rollout.settle(service, release, after, world.now),
+        service=settled,
         release=after,
         judge_state=judging.entered(service, release, after, judged.state),
         revision_no=before.revision_no,

@@ -26,6 +26,7 @@ local BYTES_A_TOKEN = 4
 local MOST_OF_A_MESSAGE = 4096
 local TAIL = 1024 -- longer than a usage object
 local NOTED_EACH = 16 -- pieces
+local MOST_OF_AN_EVENT = 2 ^ 20 -- bytes; what is longer is passed on without having been looked at
 
 local QUOTE, BACKSLASH = byte('"'), byte("\\")
 local NEWLINE, RETURN = byte("\n"), byte("\r")
@@ -157,12 +158,15 @@ local function first_message(text, messages)
   end
 end
 
+-- What keeps this request together with others; nil if it tells nothing: null and an empty text are nobody's.
 local function sticky_key(kind, text, asked)
+  local key
   if kind == "user" then
-    return value(text, asked.user)
+    key = value(text, asked.user)
   elseif kind == "conversation" then
-    return asked.messages and first_message(text, asked.messages)
+    key = asked.messages and first_message(text, asked.messages)
   end
+  return key and key ~= '""' and find(key, '^["%[]') and key
 end
 
 -- The request with usage asked for; nil if it asks itself, or says so in a way that cannot be changed surely.
@@ -364,15 +368,15 @@ end
 -- Where the event that begins at `from` ends, and what of it the client gets, if it is a token like the ones before.
 local function like_before(stream, text, from)
   local before, after = stream.before, stream.after
-  local quote = before and find(text, '"', from + #before, true)
-  if not quote or quote == from + #before or sub(text, from, from + #before - 1) ~= before then
+  if not before or find(text, before, from, true) ~= from then
     return nil
   end
-  local last = quote + #after - 1
-  if sub(text, quote, last) ~= after then
+  local first = from + #before
+  local quote = find(text, '"', first, true)
+  if not quote or quote == first or find(text, after, quote, true) ~= quote then
     return nil
   end
-  return last, stream.hides and sub(text, from, quote - 1) .. stream.shown or ""
+  return quote + #after - 1, stream.hides and sub(text, from, quote - 1) .. stream.shown
 end
 
 -- What an event shows. Returns what of it the client gets.
@@ -437,9 +441,9 @@ local function follow(handle, request)
       from = last + 1
     end
     rest = sub(text, from)
-    if size == 0 then
+    if size == 0 or #rest > MOST_OF_AN_EVENT then
       -- The last chunk is empty: what nothing will complete any more goes out as it is.
-      out = out .. rest
+      out, rest = out .. rest, ""
       note_progress(handle, stream)
     end
     if hides and out ~= came then

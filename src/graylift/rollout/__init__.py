@@ -16,7 +16,7 @@ from graylift.rollout.decisions import ROLLBACK_WITHIN_S, decide
 from graylift.rollout.measures import wanted_metrics
 from graylift.rollout.moves import credit, evolve
 from graylift.rollout.routes import kept, routes, split_of, wanted
-from graylift.rollout.services import DRAIN_S, retire, settle
+from graylift.rollout.services import DRAIN_S, partings, retire, settle
 
 __all__ = [
     "DRAIN_S",
@@ -27,6 +27,7 @@ __all__ = [
     "evolve",
     "kept",
     "obey",
+    "partings",
     "retire",
     "routes",
     "settle",

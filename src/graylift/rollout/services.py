@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graylift.domain.release import Phase, Release, Retiring, Service
+from graylift.domain.release import Event, Phase, Release, Retiring, Service
 from graylift.domain.revision import Revision
 from graylift.domain.routing import GatewayState
+from graylift.domain.spec import ServingProtocol
 from graylift.rollout.arms import UNBOUND, candidate_of, stable_of
+from graylift.rollout.wording import duration
 
 DRAIN_S = 60.0
-"""How long a revision that retires may still answer what it has begun."""
+STREAMS_DRAIN_S = 600.0
+"""How long a revision that retires may still answer what it has begun. A stream of tokens has no timeout that would end
+it sooner; OpenAI's own client waits for ten minutes, unless it is told otherwise."""
+
+
+def drain_s(service: Service) -> float:
+    match service.protocol:
+        case ServingProtocol.OPEN_INFERENCE:
+            return DRAIN_S
+        case ServingProtocol.OPENAI:
+            return STREAMS_DRAIN_S
 
 
 def settle(service: Service, before: Release | None, after: Release, now: float) -> Service:
@@ -32,7 +45,7 @@ def settle(service: Service, before: Release | None, after: Release, now: float)
 
 def _with_retiring(service: Service, revision: Revision, now: float) -> Service:
     others = tuple(retiring for retiring in service.retiring if retiring.revision.id != revision.id)
-    return replace(service, retiring=(*others, Retiring(revision, now + DRAIN_S)))
+    return replace(service, retiring=(*others, Retiring(revision, now + drain_s(service))))
 
 
 def retire(service: Service, gateways: Sequence[GatewayState], table_version: int, now: float) -> Service:
@@ -51,3 +64,36 @@ def retire(service: Service, gateways: Sequence[GatewayState], table_version: in
         if now < retiring.until_s and (not seen or retiring.revision.id in busy)
     )
     return service if len(staying) == len(service.retiring) else replace(service, retiring=staying)
+
+
+def partings(
+    before: Service, after: Service, release: Release, gateways: Sequence[GatewayState], now: float
+) -> tuple[Event, ...]:
+    """What is to be told of revisions that began to retire between the two, or had to end: of their open requests."""
+    open_on = Counter[str]()
+    for gateway in gateways:
+        open_on.update(dict(gateway.open_requests))
+    told = {
+        "DRAINING": (
+            [one for one in after.retiring if not _is_among(one, before)],
+            f"gets no new request; it may answer what it has begun for {duration(drain_s(after))}",
+        ),
+        "DRAINED_LATE": (
+            [one for one in before.retiring if not _is_among(one, after)],
+            f"had {duration(drain_s(after))} for what it had begun, and is not waited for any longer",
+        ),
+    }
+    return tuple(
+        Event(now, release.service, release.id, kind, f"{one.revision.name} {text}: {_requests(count)} open")
+        for kind, (retiring, text) in told.items()
+        for one in retiring
+        if (count := open_on[one.revision.id]) > 0
+    )
+
+
+def _is_among(retiring: Retiring, service: Service) -> bool:
+    return any(other.revision.id == retiring.revision.id for other in service.retiring)
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request" + "s" * (count != 1)
