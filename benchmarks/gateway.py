@@ -112,6 +112,7 @@ def bare_config(port: int, address: str, folder: Path) -> str:
         listen_port=port,
         xds_dir=str(xds),
         access_log="/dev/null",
+        shadow_socket=str(folder / "shadow.sock"),
         agent_socket=str(folder / "none"),
     )
     config = json.loads(text)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graylift.checks.closeness import MOST, TIE, closeness, merged
+from graylift.protocols.closeness import MOST, TIE, closeness, merged
 from graylift.protocols.datatypes import Tensor
 
 FLOATS = st.sampled_from([np.float16, np.float32, np.float64])

@@ -200,10 +200,15 @@ class Site:
 
     @asynccontextmanager
     async def traffic(
-        self, requests: Iterator[PreparedRequest] | None = None, *, rate: float = 60, seconds: float = 120
+        self,
+        requests: Iterator[PreparedRequest] | None = None,
+        *,
+        rate: float = 60,
+        seconds: float = 120,
+        service: str = "tiny",
     ) -> AsyncGenerator[list[LoadReport]]:
         """Load while the block is open, from the moment the gateway answers; the one report is there afterwards."""
-        await self.until_answering()
+        await self.until_answering(service)
         reports: list[LoadReport] = []
         stop = asyncio.Event()
         plan = LoadPlan(url=self.url, rate_per_s=rate, duration_s=seconds)

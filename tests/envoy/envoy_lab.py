@@ -213,6 +213,7 @@ class Gateway:
                 listen_port=0,
                 xds_dir=str(self.xds),
                 access_log=str(self.log),
+                shadow_socket=str(self.folder / "shadow.sock"),
                 agent_socket=str(self.folder / "agent.sock"),
             )
         )
@@ -230,7 +231,8 @@ class Gateway:
         self._admin = f"http://{address.read_text()}"
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S))
         await until(self._is_ready, f"Envoy ready: {self.said}")
-        (listener,) = (await self.admin("/listeners?format=json"))["listener_statuses"]
+        listeners = (await self.admin("/listeners?format=json"))["listener_statuses"]
+        (listener,) = (one for one in listeners if one["name"] == "gateway")
         self.port = listener["local_address"]["socket_address"]["port_value"]
 
     async def stop(self) -> None:

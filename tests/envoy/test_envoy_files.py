@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
-from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
-from graylift.domain.spec import LabelRule, ServingProtocol, Sticky, StickyBy
-from graylift.domain.weights import TOTAL, Role, Weights
+from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes, ShadowRoutes
+from graylift.domain.spec import (
+    HeaderRule,
+    KeepExamples,
+    LabelRule,
+    ServingProtocol,
+    ShadowSpec,
+    Sticky,
+    StickyBy,
+    Tolerance,
+)
+from graylift.domain.weights import ALL, NONE, TOTAL, Role, Weights
 from graylift.envoy.files import across, render
 
 V1, V2, V3 = (Backend(f"m.v{n}.{str(n) * 12}", f"127.0.0.1:{8100 + n}") for n in (1, 2, 3))
@@ -31,12 +40,16 @@ BASE = ServiceRoutes(
 )
 
 
+IN_BODY = (StickyBy.USER, StickyBy.CONVERSATION)
 STICKY = (
     Sticky(StickyBy.HEADER, "x-user-id"),
     Sticky(StickyBy.COOKIE, "visitor"),
     Sticky(StickyBy.USER),
     Sticky(StickyBy.CONVERSATION),
 )
+
+
+SHADOW = ShadowRoutes(ShadowSpec(Weights(1_000), match=(HeaderRule("x-safe", "yes"),)), Tolerance(), KeepExamples.NONE)
 
 
 def _limited(**rule: Any) -> ServiceRoutes:
@@ -62,6 +75,8 @@ def routes_of(table: RoutingTable) -> list[dict[str, Any]]:
     [
         ([replace(BASE, candidate=None)], "service 'm': candidate weight 1 % without a candidate"),
         ([BASE, replace(BASE, stable=V3, candidate=None, weights=Weights(0))], "service 'm' stands there 2 times"),
+        ([replace(BASE, shadow=SHADOW)], "a shadow beside a candidate weight of 1 %"),
+        ([replace(BASE, candidate=None, weights=NONE, shadow=SHADOW)], "a shadow without a candidate"),
         ([replace(BASE, candidate=V1)], f"revision '{V1.revision_id}' stands there 2 times"),
         ([replace(BASE, draining=(V2,))], f"revision '{V2.revision_id}' stands there 2 times"),
         ([replace(BASE, service="a/b")], "service 'a/b': its name does not fit into a path"),
@@ -222,3 +237,28 @@ def test_only_a_candidates_requests_may_reach_another_revision_and_only_stable(t
             own = service.candidate.revision_id
             turn = clusters[f"candidate/{own}"]["cluster_type"]["typed_config"]["clusters"]
             assert [entry["name"].split("/")[-1] for entry in turn] == [own, stable, stable]
+
+
+@pytest.mark.parametrize("sticky", [None, *STICKY], ids=str)
+def test_a_shadow_mirrors_its_share_and_sends_nobody_to_the_candidate(sticky: Sticky | None) -> None:
+    protocol = ServingProtocol.OPENAI if sticky is not None and sticky.by in IN_BODY else BASE.protocol
+    plain = replace(BASE, weights=NONE, sticky=sticky, protocol=protocol)
+    before, after = routes_of(a_table(plain)), routes_of(a_table(replace(plain, shadow=SHADOW)))
+    mirrored = [route for route in after if "request_mirror_policies" in route["route"]]
+    assert [route for route in after if route not in mirrored] == before
+    assert len(mirrored) == len(before)
+    for route, original in zip(mirrored, before, strict=True):
+        # It is asked before the route it is made of, answers as that does, and takes a tenth of those that fit.
+        assert after.index(route) < after.index(original)
+        assert route["route"]["weighted_clusters"] == original["route"]["weighted_clusters"]
+        assert route["match"]["runtime_fraction"]["default_value"] == {"numerator": 100_000, "denominator": "MILLION"}
+        asked = [header["name"] for header in route["match"]["headers"]]
+        assert asked[-2:] == [":method", "x-safe"]
+        (mirror,) = route["route"]["request_mirror_policies"]
+        assert mirror["cluster"] == "gateway/mirror"
+
+
+def test_a_shadow_of_everything_takes_everything() -> None:
+    whole = replace(SHADOW, requests=ShadowSpec(ALL))
+    route = routes_of(a_table(replace(BASE, weights=NONE, shadow=whole)))[0]
+    assert route["match"]["runtime_fraction"]["default_value"]["numerator"] == 1_000_000

@@ -12,9 +12,12 @@ import pytest
 from report_stories import Story
 
 from graylift.domain.evidence import IntervalReport, Window
+from graylift.domain.histogram import Histogram, bin_of
 from graylift.domain.release import CheckOutcome, CheckResult, Event, Phase
-from graylift.domain.weights import Role
-from graylift.report import render_html, render_json, render_markdown
+from graylift.domain.shadow import Example, ShadowWindow
+from graylift.domain.spec import ShadowSpec, Stage
+from graylift.domain.weights import NONE, Role, Weights
+from graylift.report import explain, render_html, render_json, render_markdown
 
 EVIL = "<script>alert(1)</script>|[x](http://evil)`![y](http://evil)"
 
@@ -190,3 +193,45 @@ def test_checks_that_still_run_are_shown_as_far_as_they_have_come(rolled_back: S
 
     for render in (render_html, render_markdown):
         assert "2 checks: 2 PASS; the others still run" in render(checking, events, reports)
+
+
+def test_a_shadow_stage_is_told_with_its_pairs_and_with_the_examples_that_the_file_had_kept(promoted: Story) -> None:
+    where = "the first other word is number 3 of 9"
+    text = Example("r-1", 0.75, "words", where, "aa", "bb", "a?", "<b>sky</b>", "grey")
+    hashed = replace(text, request_id="r-2", request=None, stable=None, candidate=None)
+    seen = ShadowWindow(
+        *("file-type", "file-type-3/0", "file-type.v2.0"),
+        pairs=412,
+        only_candidate_failed=2,
+        compared=410,
+        agreeing=400,
+        drift=5.0,
+        latency_ratio=Histogram(((bin_of(1.25), 410),)),
+        differences=(("finish reason", 3), ("words", 7)),
+        reasons=(("HTTP 500", 2),),
+        lost=(("shed", 30),),
+        examples=(text, hashed),
+    )
+    release, events, reports = promoted.parts
+    stages = (Stage(NONE, 120.0, shadow=ShadowSpec(Weights(1_000))), *release.spec.stages[1:])
+    release = replace(
+        release,
+        spec=replace(release.spec, stages=stages),
+        done=(replace(release.done[0], weights=NONE, shadow=seen), *release.done[1:]),
+    )
+    html, markdown = render_html(release, events, reports), render_markdown(release, events, reports)
+    for page in (html, markdown):
+        assert "Stage 1 of 3: shadow 10 %" in page
+        assert "412 pairs of answers, 410 compared: 97.6 % agree" in page
+        assert "the candidate took 1.25x" in page
+        assert "the candidate alone 2" in page
+        assert "30 shed" in page
+        assert where in page
+        assert "<b>sky</b>" not in page
+        assert "grey" in page
+        assert "bb" in page
+    document = json.loads(render_json(release, events, reports))
+    assert document["stages"][0]["shadow"]["agreement"] == pytest.approx(400 / 410)
+    assert document["stages"][0]["shadow"]["examples"][1]["stable"] is None
+    assert document["stages"][1]["shadow"] is None
+    assert "412 pairs of answers" in explain(release, events, reports)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 
 import pytest
 
 from graylift.domain.engine import Packing, Precision, Runtime
-from graylift.domain.spec import ChecksSpec, Metric, ReleaseSpec
+from graylift.domain.spec import ChecksSpec, Metric, ReleaseSpec, ShadowJudge
 from graylift.spec import defaults
 from graylift.spec.fields import Shape
 from graylift.spec.shapes import MODEL, OTLP, PROMETHEUS, ROOT, SHAPES
@@ -56,8 +57,10 @@ def test_the_full_example_uses_every_field_and_writes_the_defaults_out(read: Cal
         missing = [name for name in shape.fields if f"{name}:" not in full and name not in of_language_models]
         assert missing in ([], *others)
     spec = read(full)
-    assert spec.judge == read(EXAMPLES[0]).judge
+    assert replace(spec.judge, shadow=None) == read(EXAMPLES[0]).judge
     assert spec.judge.checks == defaults.CHECKS
+    assert spec.judge.shadow is not None
+    assert replace(spec.judge.shadow, agreement=None) == ShadowJudge()
 
 
 def test_the_reference_writes_out_what_is_judged_of_streams(read: Callable[[str], ReleaseSpec]) -> None:

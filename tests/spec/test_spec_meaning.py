@@ -12,9 +12,12 @@ import pytest
 from graylift.domain.limits import LimitRule, Limits, Quota, WhenAway
 from graylift.domain.spec import (
     AUTO,
+    AgreementMargins,
     Check,
     EndpointModel,
+    HeaderRule,
     JudgeSpec,
+    KeepExamples,
     LabelRule,
     Margin,
     MarginKind,
@@ -28,12 +31,15 @@ from graylift.domain.spec import (
     RoutingSpec,
     Serving,
     ServingProtocol,
+    ShadowJudge,
+    ShadowSpec,
     Stage,
     Sticky,
     StickyBy,
     TensorName,
+    Tolerance,
 )
-from graylift.domain.weights import ALL, Role, weights_from_percent
+from graylift.domain.weights import ALL, NONE, Role, Weights, weights_from_percent
 from graylift.errors import SpecError
 from graylift.spec import parse
 
@@ -298,3 +304,36 @@ def test_one_thing_keeps_requests_together(read: Reader, written: str, sticky: S
     for version in ("v1", "v2"):
         text = text.replace(f"{{onnx: models/{version}.onnx}}", f"{{endpoint: http://{version}:80}}")
     assert read(text).routing.sticky == sticky
+
+
+SHADOWED = SHORT.replace("  stages:\n", "  stages:\n    - {shadow: 12.5%, observe: 5m, minRequests: 200}\n")
+
+
+def test_a_shadow_stage_comes_before_the_weights_and_brings_a_judge_of_pairs(read: Reader) -> None:
+    spec = read(SHADOWED)
+    assert spec.stages[0] == Stage(NONE, 300.0, min_requests=200, shadow=ShadowSpec(Weights(1_250)))
+    assert str(spec.stages[0]) == "shadow 12.5 %"
+    assert spec.judge.shadow == ShadowJudge()
+    assert read(SHORT).judge.shadow is None
+
+
+def test_a_shadow_says_which_requests_it_takes_and_how_pairs_are_judged(read: Reader) -> None:
+    judge = """  judge:
+    shadow:
+      errors: {rollbackIfWorse: 2pp, promoteIfWithin: 3pp}
+      agreement: {rollbackIfBelow: 95%, promoteIfAbove: 90%}
+      maxTextDrift: 0.25
+      keepExamples: text
+"""
+    chosen = SHADOWED.replace(
+        "observe: 5m,", "methods: [POST, PUT], match: [{header: X-Safe, exact: a b}], observe: 5m,"
+    )
+    spec = read(chosen + judge)
+    assert spec.stages[0].shadow == ShadowSpec(Weights(1_250), ("POST", "PUT"), (HeaderRule("x-safe", "a b"),))
+    assert spec.judge.shadow == ShadowJudge(
+        errors_rollback=points(0.02),
+        errors_promote=points(0.03),
+        agreement=AgreementMargins(0.95, 0.9),
+        tolerance=Tolerance(max_text_drift=0.25),
+        keep_examples=KeepExamples.TEXT,
+    )

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from graylift.analysis import bounds, evidence, mixture, reference, sentences, share, sickness
+from graylift.analysis import bounds, evidence, mixture, paired, reference, sentences, share, sickness
 from graylift.analysis.betting import Side
 from graylift.analysis.evidence import Known
 from graylift.analysis.mixture import LASTING, ONE_STAGE, Mixture, Starts
@@ -30,7 +30,8 @@ from graylift.analysis.sample import Stratum, added, sample_from_windows, stratu
 from graylift.analysis.state import JudgeState, StageEvidence, dump, load
 from graylift.domain.evidence import INTERVAL_S, Window
 from graylift.domain.judgement import Judgement, Ruling, Verdict
-from graylift.domain.spec import Check, JudgeSpec, Margin, MarginKind, Metric, Stage
+from graylift.domain.shadow import ShadowWindow
+from graylift.domain.spec import Check, JudgeSpec, Margin, MarginKind, Metric, ShadowCheck, Stage
 from graylift.domain.weights import NONE, TOTAL, Role, Weights
 
 __all__ = ["JudgeState", "dump", "enter", "judge", "load", "observe", "start"]
@@ -51,6 +52,7 @@ def start(spec: JudgeSpec) -> JudgeState:
         against=tuple(mixture.begin(evidence.grid_of(check, Side.WORSE), LASTING) for check in spec.checks),
         bounds=tuple(bounds.begin(check) for check in spec.checks),
         stage=_fresh_stage(spec, NONE, tuple(check.promote_if_within for check in spec.checks), sticky=False),
+        paired=None if spec.shadow is None else paired.begin(spec.shadow),
     )
 
 
@@ -71,21 +73,29 @@ def enter(spec: JudgeSpec, state: JudgeState, stage: Stage, split: str, *, stick
             mixture.stage_begins(running, evidence.grid_of(check, Side.WORSE), LASTING)
             for check, running in zip(spec.checks, against, strict=True)
         )
+    pairs = state.paired
+    if spec.shadow is not None and pairs is not None and state.splits:
+        pairs = paired.stage_begins(spec.shadow, pairs)
+    fresh = _fresh_stage(spec, stage.weights, promote, sticky=sticky)
     return replace(
         state,
         against=against,
-        stage=_fresh_stage(spec, stage.weights, promote, sticky=sticky),
+        stage=replace(fresh, shadow=stage.shadow is not None),
+        paired=pairs,
         recent_candidate=sickness.NEVER,
         splits=(*(earlier for earlier in state.splits if earlier != split), split),
     )
 
 
-def observe(spec: JudgeSpec, state: JudgeState, windows: Sequence[Window]) -> JudgeState:
+def observe(
+    spec: JudgeSpec, state: JudgeState, windows: Sequence[Window], shadows: Sequence[ShadowWindow] = ()
+) -> JudgeState:
     """The state after the windows of one service of one interval report that has no gap; their order does not matter.
 
     Everything that a test uses of the past is of earlier reports. Windows of splits that are not of this release teach
     stable's reference and nothing else.
     """
+    state = _observe_pairs(spec, state, shadows)
     sample = unlabelled(windows)
     if not any(window.requests or window.abandoned or window.scores or window.external for window in sample):
         return state
@@ -115,22 +125,35 @@ def observe(spec: JudgeSpec, state: JudgeState, windows: Sequence[Window]) -> Ju
     return after if after.found else replace(after, found=_found(spec, after))
 
 
+def _observe_pairs(spec: JudgeSpec, state: JudgeState, shadows: Sequence[ShadowWindow]) -> JudgeState:
+    ours = [window for window in shadows if window.split in state.splits]
+    if spec.shadow is None or state.paired is None or not ours:
+        return state
+    after = replace(state, paired=paired.follow(spec.shadow, state.paired, ours, state.splits[-1]))
+    return after if after.found else replace(after, found=_found(spec, after))
+
+
 def judge(spec: JudgeSpec, state: JudgeState) -> Judgement:
     """What can be said now."""
-    found = {verdict.check: verdict for verdict in state.found}
-    verdicts = tuple(
-        found.get(check.name) or _undisputed(spec, state, number) for number, check in enumerate(spec.checks)
-    )
     stage = state.stage
+    seen = None if state.paired is None or not stage.shadow else state.paired.seen
+    if stage.shadow:
+        now = _undisputed_pairs(spec, state)
+    else:
+        now = tuple(_undisputed(spec, state, number) for number in range(len(spec.checks)))
+    found = {verdict.check: verdict for verdict in state.found}
+    # What was found in a shadow stage stays found where nothing is shadowed any more.
+    verdicts = (*(found.pop(verdict.check, verdict) for verdict in now), *found.values())
     return Judgement(
         verdicts=verdicts,
-        failed=bool(found),
+        failed=bool(state.found),
         passed=all(verdict.ruling is Ruling.PASS for verdict in verdicts),
         stable_sick=sentences.stable_sick(state.recent_stable) if state.recent_stable.is_sick else None,
         candidate_sick=_candidate_sick(spec, state),
         share_off=_share_off(stage),
-        candidate_n=stage.candidate.requests,
+        candidate_n=(0 if seen is None else seen.pairs) if stage.shadow else stage.candidate.requests,
         stable_n=stage.stable.requests,
+        shadow=seen,
     )
 
 
@@ -231,28 +254,42 @@ def _follow_stage(
 
 def _found(spec: JudgeSpec, state: JudgeState) -> tuple[Verdict, ...]:
     """If the evidence of all checks together is complete: FAIL for the strongest and each that is enough alone."""
-    shares = tuple(mixture.log_value(running, LASTING) - math.log(len(spec.checks)) for running in state.against)
+    pairs = () if state.paired is None else state.paired.against
+    each = math.log(len(spec.checks) + len(pairs))
+    shares = tuple(mixture.log_value(running, LASTING) - each for running in (*state.against, *pairs))
     needed = -math.log(spec.false_rollback)
     if mixture.log_sum(shares) < needed:
         return ()
-    return tuple(
-        _verdict(
-            spec,
-            state,
-            number,
-            Ruling.FAIL,
-            sentences.failing(
-                check,
-                state.stage.candidate,
-                state.stage.stable,
-                alone=own >= needed,
-                chance=spec.false_rollback,
-                failures_are_slow=evidence.failures_are_slow(spec.checks, Side.WORSE),
-            ),
-        )
-        for number, (check, own) in enumerate(zip(spec.checks, shares, strict=True))
-        if own >= needed or own == max(shares)
+    guilty = [number for number, own in enumerate(shares) if own >= needed or own == max(shares)]
+    checks = len(spec.checks)
+    return (
+        *(_failing(spec, state, number, alone=shares[number] >= needed) for number in guilty if number < checks),
+        *(
+            _failing_pairs(spec, state, number - checks, alone=shares[number] >= needed)
+            for number in guilty
+            if number >= checks
+        ),
     )
+
+
+def _failing(spec: JudgeSpec, state: JudgeState, number: int, *, alone: bool) -> Verdict:
+    sentence = sentences.failing(
+        spec.checks[number],
+        state.stage.candidate,
+        state.stage.stable,
+        alone=alone,
+        chance=spec.false_rollback,
+        failures_are_slow=evidence.failures_are_slow(spec.checks, Side.WORSE),
+    )
+    return _verdict(spec, state, number, Ruling.FAIL, sentence)
+
+
+def _failing_pairs(spec: JudgeSpec, state: JudgeState, number: int, *, alone: bool) -> Verdict:
+    assert spec.shadow is not None
+    assert state.paired is not None
+    check, seen = spec.shadow.checks[number], state.paired.seen
+    sentence = sentences.failing_pairs(check, spec.shadow, seen, alone=alone, chance=spec.false_rollback)
+    return _verdict_on_pairs(state.paired, number, check, Ruling.FAIL, sentence)
 
 
 def _undisputed(spec: JudgeSpec, state: JudgeState, number: int) -> Verdict:
@@ -273,6 +310,41 @@ def _undisputed(spec: JudgeSpec, state: JudgeState, number: int) -> Verdict:
         more=missing / growth if growth > 0 else None,
     )
     return _verdict(spec, state, number, Ruling.INCONCLUSIVE, sentence)
+
+
+def _undisputed_pairs(spec: JudgeSpec, state: JudgeState) -> tuple[Verdict, ...]:
+    """PASS or INCONCLUSIVE of each check on pairs."""
+    if spec.shadow is None or state.paired is None:
+        return ()
+    needed = -math.log(spec.false_promotion)
+    verdicts: list[Verdict] = []
+    for number, (check, running) in enumerate(zip(spec.shadow.checks, state.paired.within, strict=True)):
+        shown = mixture.log_value(running, ONE_STAGE) >= needed
+        seen = state.paired.seen
+        if shown:
+            sentence = sentences.passing_pairs(check, spec.shadow, seen, chance=spec.false_promotion)
+        else:
+            sentence = sentences.undecided_pairs(check, spec.shadow, seen)
+        ruling = Ruling.PASS if shown else Ruling.INCONCLUSIVE
+        verdicts.append(_verdict_on_pairs(state.paired, number, check, ruling, sentence))
+    return tuple(verdicts)
+
+
+def _verdict_on_pairs(pairs: paired.Paired, number: int, check: ShadowCheck, ruling: Ruling, sentence: str) -> Verdict:
+    candidate, stable, n = paired.measured(check, pairs.seen)
+    return Verdict(
+        check=check.value,
+        ruling=ruling,
+        sentence=sentence,
+        candidate=candidate,
+        stable=stable,
+        candidate_n=n,
+        stable_n=n,
+        effect_low=None,
+        effect_high=None,
+        evidence_against=mixture.log_value(pairs.against[number], LASTING),
+        evidence_for=mixture.log_value(pairs.within[number], ONE_STAGE),
+    )
 
 
 def _growth(check: Check, running: Mixture) -> float:
@@ -311,6 +383,6 @@ def _candidate_sick(spec: JudgeSpec, state: JudgeState) -> str | None:
 
 def _share_off(stage: StageEvidence) -> str | None:
     configured = stage.weight / TOTAL
-    if stage.sticky or not share.is_off(stage.assigned_candidate, stage.assigned, configured):
+    if stage.sticky or stage.shadow or not share.is_off(stage.assigned_candidate, stage.assigned, configured):
         return None
     return sentences.share_off(stage.assigned_candidate, stage.assigned, configured, chance=share.ALPHA)

@@ -97,7 +97,9 @@ def plan(
 ) -> tuple[StagePlan, ...]:
     """Of every stage that compares the two arms. `rng`: for the tables that are drawn; the same one, the same plan."""
     return tuple(
-        _stage_plan(spec, number, stage, traffic, rng) for number, stage in enumerate(stages) if not stage.is_watch
+        _stage_plan(spec, number, stage, traffic, rng)
+        for number, stage in enumerate(stages)
+        if stage.weights.candidate and not stage.is_watch
     )
 
 

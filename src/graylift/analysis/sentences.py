@@ -8,7 +8,8 @@ from typing import assert_never
 from graylift.analysis.reference import Reference
 from graylift.analysis.sample import Sample
 from graylift.analysis.sickness import Recent
-from graylift.domain.spec import Check, Margin, Metric
+from graylift.domain.shadow import ShadowWindow
+from graylift.domain.spec import Check, Margin, Metric, ShadowCheck, ShadowJudge
 
 
 def failing(
@@ -126,6 +127,73 @@ def _cure(check: Check, candidate: Sample, stable: Sample) -> str:
     if check.metric is Metric.SCORE:
         return f", nor any of stable's: post scores called `{check.name}`, or take it out of judge.metrics"
     return ", nor any of stable's: clients that do not stream have none; judge `latency` instead"
+
+
+def failing_pairs(
+    check: ShadowCheck, judge: ShadowJudge, seen: ShadowWindow | None, *, alone: bool, chance: float
+) -> str:
+    """Why a check on pairs of answers is FAIL. alone, chance: as in `failing`."""
+    within = "the limit" if alone else "all limits, by the evidence of all checks together,"
+    return (
+        f"{paired(check, seen)}; rollback limit {_limit(check, judge, rollback=True)}; chance of this for a candidate "
+        f"within {within} under {_percent(chance)}"
+    )
+
+
+def passing_pairs(check: ShadowCheck, judge: ShadowJudge, seen: ShadowWindow | None, *, chance: float) -> str:
+    """Why a check on pairs of answers is PASS."""
+    return (
+        f"{paired(check, seen)}; shown to be within {_limit(check, judge, rollback=False)}; chance of this for a "
+        f"candidate beyond it: under {_percent(chance)}"
+    )
+
+
+def undecided_pairs(check: ShadowCheck, judge: ShadowJudge, seen: ShadowWindow | None) -> str:
+    """What is missing."""
+    if seen is None or not seen.pairs:
+        return f"{check.value}: no pair of answers yet"
+    return f"{paired(check, seen)}: not yet shown to be within {_limit(check, judge, rollback=False)}"
+
+
+def paired(check: ShadowCheck, seen: ShadowWindow | None) -> str:
+    """Both numbers, and of how many pairs."""
+    if seen is None or not seen.pairs:
+        return f"{check.value} on no pair of this stage"
+    match check:
+        case ShadowCheck.ERRORS:
+            ours = (seen.only_candidate_failed + seen.both_failed) / seen.pairs
+            theirs = (seen.only_stable_failed + seen.both_failed) / seen.pairs
+            why = "".join(f", {_count(times)} x {reason}" for reason, times in seen.reasons)
+            return f"shadow errors {_share(ours)} against {_share(theirs)} of {_count(seen.pairs)} pairs{why}"
+        case ShadowCheck.LATENCY:
+            ratio = seen.latency_ratio.quantile(0.5)
+            if ratio is None:
+                return f"shadow latency unknown: in none of {_count(seen.pairs)} pairs did both answer"
+            return (
+                f"shadow answers take {ratio:.2f}x stable's time (median of {_count(seen.latency_ratio.count)} pairs)"
+            )
+        case ShadowCheck.AGREEMENT:
+            if seen.agreement is None:
+                return f"shadow agreement unknown: none of {_count(seen.pairs)} pairs could be compared"
+            most = max(seen.differences, key=lambda kind: kind[1], default=None)
+            mostly = "" if most is None else f", most differ in {most[0]}"
+            return f"shadow answers agree in {_share(seen.agreement)} of {_count(seen.compared)} pairs{mostly}"
+        case _:
+            assert_never(check)
+
+
+def _limit(check: ShadowCheck, judge: ShadowJudge, *, rollback: bool) -> str:
+    match check:
+        case ShadowCheck.ERRORS:
+            return str(judge.errors_rollback if rollback else judge.errors_promote)
+        case ShadowCheck.LATENCY:
+            return str(judge.latency_rollback if rollback else judge.latency_promote)
+        case ShadowCheck.AGREEMENT:
+            assert judge.agreement is not None
+            share = judge.agreement.rollback_if_below if rollback else judge.agreement.promote_if_above
+            return f"{_percent(share)} agreement"
+        case _:
+            assert_never(check)
 
 
 def stable_sick(recent: Recent) -> str:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from graylift.analysis.bounds import Bounds
 from graylift.analysis.mixture import Mixture
+from graylift.analysis.paired import Paired
 from graylift.analysis.reference import UNKNOWN, Reference
 from graylift.analysis.sample import NOTHING, Sample
 from graylift.analysis.sickness import NEVER, Recent
@@ -29,6 +30,7 @@ class StageEvidence:
     candidate, stable: the requests of this stage
     reports:   interval reports with traffic of this stage; its age, in intervals (several gateways age it faster)
     assigned, assigned_candidate: requests since the split settled, abandoned ones among them
+    shadow:    is it a shadow stage, judged by pairs of answers alone?
     """
 
     weight: int
@@ -41,6 +43,7 @@ class StageEvidence:
     reports: int = 0
     assigned: int = 0
     assigned_candidate: int = 0
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class JudgeState:
     against: evidence, for each check, that the candidate is worse than the rollback margin; over the whole release
     bounds:  of each check's effect; over the whole release
     splits:  of the stages so far, the current one last; what other splits assigned is not of this release
+    paired:  evidence of pairs of answers; None in a release without a shadow stage
     found:   the FAIL verdicts, as they were when the evidence was complete; they stay
     """
 
@@ -61,6 +65,7 @@ class JudgeState:
     recent_candidate: Recent = NEVER
     recent_stable: Recent = NEVER
     found: tuple[Verdict, ...] = ()
+    paired: Paired | None = None
 
 
 _STATE = TypeAdapter(JudgeState)

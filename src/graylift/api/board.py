@@ -17,7 +17,6 @@ from graylift.api.steering import buttons
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Verdict
 from graylift.domain.release import Event, Phase, Release
-from graylift.domain.spec import Check
 from graylift.ports import Tracked
 from graylift.report import words
 from graylift.report.facts import facts_from
@@ -25,6 +24,7 @@ from graylift.report.gauge import gauge_from
 from graylift.report.html import plots_from
 from graylift.report.moment import moment_from
 from graylift.report.plot import svg_from
+from graylift.report.shadow import lines_from
 from graylift.rollout import weights_of
 
 PLOTTED_S = 900.0
@@ -120,7 +120,7 @@ def release_sections(records: Records, release_id: str, now: float) -> dict[str,
         "head": _section("head", release=release),
         "track": _section("track", moment=moment),
         "arms": _section("arms", moment=moment),
-        "verdicts": _section("verdicts", judged=list(_judged(release))),
+        "verdicts": _section("verdicts", judged=list(_judged(release)), shadow=_shadow(release)),
         "steer": _section("steer", buttons=buttons(tracked.service, release, now) if tracked and newest else ()),
         "checks": _section("checks", release=release),
         "events": _section("events", events=_events(records, release_id)),
@@ -144,8 +144,8 @@ def _tracked(records: Records, release_id: str) -> Tracked | None:
     return next((one for one in records.snapshot().services if one.service.name == service), None)
 
 
-def _judged(release: Release) -> Iterator[tuple[Check, Verdict, str]]:
-    """Each check with its verdict of the stage the release is in, or was left in."""
+def _judged(release: Release) -> Iterator[tuple[Verdict, str]]:
+    """Each verdict of the stage the release is in, or was left in, with its gauge; of pairs of answers there is none."""
     if release.judgement is not None:
         verdicts, stage = release.judgement.verdicts, release.current_stage
     elif release.done:
@@ -155,9 +155,17 @@ def _judged(release: Release) -> Iterator[tuple[Check, Verdict, str]]:
     own = {margin.check: margin.margin for margin in stage.promote_if_within}
     checks = {check.name: check for check in release.spec.judge.checks}
     for verdict in verdicts:
-        check = checks[verdict.check]
-        promote = own.get(check.name, check.promote_if_within)
-        yield check, verdict, gauge_from(verdict, check.rollback_if_worse, promote)
+        check = checks.get(verdict.check)
+        gauge = ""
+        if check is not None:
+            gauge = gauge_from(verdict, check.rollback_if_worse, own.get(check.name, check.promote_if_within))
+        yield verdict, gauge
+
+
+def _shadow(release: Release) -> tuple[str, ...]:
+    """What the pairs of answers of a shadow stage showed."""
+    judgement = release.judgement
+    return () if judgement is None or judgement.shadow is None else tuple(lines_from(judgement.shadow))
 
 
 def _events(records: Records, release_id: str) -> list[Event]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from graylift.checks.build import Built
-from graylift.checks.closeness import closeness
 from graylift.checks.inputs import Question, inputs_of
 from graylift.checks.samples import batch_of
 from graylift.checks.trials import answers_of_engine
@@ -22,6 +21,7 @@ from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import GgufModel, OnnxModel, ParityCheck, ReleaseSpec, Skip
 from graylift.engine.trial import Answer
 from graylift.errors import EngineError
+from graylift.protocols.closeness import closeness
 
 CHECK = "concurrency"
 

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graylift.checks.build import Built
-from graylift.checks.closeness import Closeness, closeness, merged
 from graylift.checks.forced_text import LEAST_POSITIONS, Forced, forced, summed
 from graylift.checks.inputs import Inputs, Question, inputs_of
 from graylift.checks.language_parity import check_language_parity
@@ -30,6 +29,7 @@ from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.domain.spec import GgufModel, OnnxModel, ParityCheck, ReleaseSpec, Skip, TensorName
 from graylift.engine.trial import Answer
 from graylift.errors import EngineError
+from graylift.protocols.closeness import Closeness, closeness, merged
 from graylift.protocols.datatypes import Tensor
 
 CHECK = "parity"

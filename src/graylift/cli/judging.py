@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ STYLES = {Ruling.PASS: "bold green", Ruling.FAIL: "bold red", Ruling.INCONCLUSIV
 def judge(stable: Path, candidate: Path, rules: Path | None, method: Method, *, as_json: bool) -> int:
     """Exit code: 0 PASS, 3 FAIL, 5 INCONCLUSIVE."""
     release = None if rules is None else load_rules(rules)
-    spec = DEFAULT if release is None else release.judge
+    # What was recorded are requests of either revision, never pairs of answers.
+    spec = DEFAULT if release is None else replace(release.judge, shadow=None)
     tables = tuple(read(path, scores_of(spec.checks)) for path in (stable, candidate))
     theirs, ours = (records_from(table, spec.checks) for table in tables)
     if method is Method.KAYENTA:
@@ -137,7 +139,8 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 def _stages(release: ReleaseSpec | None, spec: JudgeSpec, seen: set[Weights]) -> dict[Weights, Stage]:
     """What is asked of each weight: by the file, and by the defaults where it does not name one."""
-    named = {} if release is None else {stage.weights: stage for stage in release.stages}
+    stages = () if release is None else release.stages
+    named = {stage.weights: stage for stage in stages if stage.shadow is None}
     usual = {
         weights: Stage(weights, 0.0, promote_if_within=tuple(effective_margins(weights, spec.checks, ())))
         for weights in seen

@@ -30,7 +30,7 @@ def validate(file: Path, *, as_json: bool) -> int:
     if as_json:
         _print_json({"valid": True, "problems": [], "service": spec.service, "digest": spec.digest})
     else:
-        stages = " → ".join(str(stage.weights) for stage in spec.stages)
+        stages = " → ".join(map(str, spec.stages))
         console.print(f"{file} is valid: {spec.service}, {spec.stable.name} → {spec.candidate.name}, {stages}")
     return 0
 

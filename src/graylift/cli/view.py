@@ -19,6 +19,7 @@ from graylift.domain.histogram import merged
 from graylift.domain.judgement import Ruling
 from graylift.domain.release import CheckOutcome, CheckResult, Event, Phase, Release
 from graylift.domain.weights import Role, Weights
+from graylift.report.shadow import lines_from
 
 RECENT_S = 5.0
 """Rates and quantiles of the arms are over the newest intervals of this many seconds; the table says so."""
@@ -112,10 +113,12 @@ def render(view: View, now: float, most_events: int = 8) -> RenderableType:
         Text(release.reason, style="italic"),
         Text(),
     ]
-    if release.phase in _BEFORE_TRAFFIC:
+    if release.phase in _BEFORE_TRAFFIC and not release.done:
         parts.append(checklist(release.checks or ()))
     else:
         parts += [_arms(view), Text(), _verdicts(release)]
+        if release.judgement is not None and release.judgement.shadow is not None:
+            parts.extend(Text(f"shadow: {line}", style="dim") for line in lines_from(release.judgement.shadow))
     parts.append(Text())
     # What the checklist above says in full is not said again.
     events = [event for event in view.events if event.kind != "CHECK"]
@@ -125,23 +128,25 @@ def render(view: View, now: float, most_events: int = 8) -> RenderableType:
     return Group(*parts)
 
 
+def on_traffic(release: Release) -> bool:
+    return release.phase in (Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING)
+
+
 def track(release: Release) -> Text:
     """The stages in a row; where it stands is bright, what is done is green, what never came stays dim."""
     text = Text()
     lost = release.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.REJECTED)
-    on_traffic = release.phase in (Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING)
-    passed = (
-        release.stage if on_traffic or lost else (len(release.spec.stages) if release.phase is Phase.PROMOTED else 0)
-    )
+    here = on_traffic(release)
+    passed = release.stage if here or lost else (len(release.spec.stages) if release.phase is Phase.PROMOTED else 0)
     for index, stage in enumerate(release.spec.stages):
         if index:
             text.append(" ── ", style="dim")
-        label = f"{stage.weights}" + (" watch" if stage.is_watch else "")
+        label = str(stage) + (" watch" if stage.is_watch else "")
         if index < passed:
             text.append(f"✓ {label}", style="green")
         elif lost and index == passed and release.done:
             text.append(f"✗ {label}", style="bold red")
-        elif on_traffic and index == passed:
+        elif here and index == passed:
             text.append(f"● {label}", style="bold cyan")
         else:
             text.append(f"○ {label}", style="dim")
@@ -187,7 +192,8 @@ def line_from_view(view: View) -> str:
         for arm in (view.stable, view.candidate)
     )
     rulings = ", ".join(f"{v.check} {v.ruling.value}" for v in release.judgement.verdicts) if release.judgement else ""
-    return f"{release.id} {release.phase.value} at {view.weights}: {arms}" + (f" [{rulings}]" if rulings else "")
+    at = release.current_stage if release.current_stage.shadow is not None and on_traffic(release) else view.weights
+    return f"{release.id} {release.phase.value} at {at}: {arms}" + (f" [{rulings}]" if rulings else "")
 
 
 def _headline(release: Release, now: float) -> Text:

@@ -33,10 +33,12 @@ def judged(service: Service, release: Release, text: str | None, reports: Sequen
     if release.phase.is_final:
         return Judged(text, release.judgement)
     seen = [
-        windows
+        (windows, shadows)
         for report in reports
         if report.gap is None
-        if (windows := tuple(window for window in report.windows if window.service == service.name))
+        for windows in [tuple(window for window in report.windows if window.service == service.name)]
+        for shadows in [tuple(window for window in report.shadows if window.service == service.name)]
+        if windows or shadows
     ]
     if not seen:
         return Judged(text, release.judgement)
@@ -46,8 +48,8 @@ def judged(service: Service, release: Release, text: str | None, reports: Sequen
     except ValueError as error:
         # Evidence that cannot be read is missing evidence: the stage has to show itself once more.
         state, lost = _anew(service, release), str(error)
-    for windows in seen:
-        state = judges.observe(release.spec.judge, state, windows)
+    for windows, shadows in seen:
+        state = judges.observe(release.spec.judge, state, windows, shadows)
     judgement = judges.judge(release.spec.judge, state) if release.phase in _ON_TRAFFIC else None
     return Judged(judges.dump(state), judgement, lost)
 

@@ -7,6 +7,7 @@ from enum import Enum
 
 from graylift.domain.histogram import EMPTY, Histogram
 from graylift.domain.scores import ScoreCounts
+from graylift.domain.shadow import ShadowWindow
 from graylift.domain.tally import Tally
 from graylift.domain.weights import Role
 
@@ -151,6 +152,7 @@ class IntervalReport:
     gap:      why evidence of this interval is missing or incomplete, None if it is whole
     unreadable: log lines that could not be understood
     service:  of what is counted elsewhere, whose metric it is (`gateway` then names the metric); None from a gateway
+    shadows:  pairs of answers that were complete in this interval
     """
 
     gateway: str
@@ -162,3 +164,4 @@ class IntervalReport:
     gap: str | None = None
     unreadable: int = 0
     service: str | None = None
+    shadows: tuple[ShadowWindow, ...] = ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from graylift.domain.shadow import ShadowWindow
+
 
 class Ruling(Enum):
     """PASS: non-inferior within the promote margin, established in this stage.
@@ -50,7 +52,8 @@ class Judgement:
     stable_sick: why stable itself is not fit to compare with, None if it is; holds the stage
     candidate_sick: why the candidate is unwell by absolute measure; decides only where there is nothing to compare with
     share_off: why the observed split is not the configured one, None if it is; pauses the release
-    candidate_n, stable_n: requests of this stage
+    candidate_n, stable_n: requests of this stage; of a shadow stage, `candidate_n` are the pairs of answers
+    shadow: all pairs of this stage, None outside of shadow stages and before the first pair
     """
 
     verdicts: tuple[Verdict, ...]
@@ -61,6 +64,7 @@ class Judgement:
     share_off: str | None
     candidate_n: int
     stable_n: int
+    shadow: ShadowWindow | None = None
 
 
 class DecisionKind(Enum):

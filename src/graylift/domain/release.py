@@ -8,6 +8,7 @@ from enum import Enum
 from graylift.domain.judgement import Judgement, Verdict
 from graylift.domain.revision import Instance, Revision
 from graylift.domain.routing import GatewayState
+from graylift.domain.shadow import ShadowWindow
 from graylift.domain.spec import ReleaseSpec, RoutingSpec, ServingProtocol, Stage
 from graylift.domain.weights import Weights
 
@@ -18,7 +19,7 @@ class Phase(Enum):
     PENDING       stored, nothing done yet
     CHECKING      engines are built, pre-release checks run
     STARTING      the candidate's server starts and warms up; it gets no request
-    PROGRESSING   a stage below all traffic is observed
+    PROGRESSING   a stage below all traffic is observed; a shadow stage among them
     PAUSED        as PROGRESSING, but only a person lets it go on; the split stays
     PROMOTING     the candidate has all traffic and is watched; the old stable is warm
     PROMOTED      the candidate is the new stable                               (end)
@@ -85,7 +86,7 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """A stage that was left: the evidence of the executed checklist."""
+    """A stage that was left: the evidence of the executed checklist. `shadow`: see `Judgement.shadow`."""
 
     index: int
     weights: Weights
@@ -96,6 +97,7 @@ class StageRecord:
     stable_n: int
     verdicts: tuple[Verdict, ...]
     why: str
+    shadow: ShadowWindow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graylift.domain.limits import Limits
-from graylift.domain.spec import LabelRule, ServingProtocol, Sticky
+from graylift.domain.spec import KeepExamples, LabelRule, ServingProtocol, ShadowSpec, Sticky, Tolerance
 from graylift.domain.weights import Weights
 
 
@@ -18,6 +18,15 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowRoutes:
+    """Which requests the candidate answers as well, and how the two answers are compared (see `ShadowJudge`)."""
+
+    requests: ShadowSpec
+    tolerance: Tolerance
+    keep_examples: KeepExamples
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRoutes:
     """How the requests of one service are routed.
 
@@ -27,6 +36,7 @@ class ServiceRoutes:
     salt:      makes each release hash users afresh; constant within a release, so that nobody moves back
     split:     names the stage that assigns requests now; it comes back in every record
     draining:  get no new request but keep what runs
+    shadow:    what the candidate, at weight 0, answers without any user getting it; None outside of shadow stages
     limits:    what clients may ask of the service, whichever arm they come to; None: all they like
     """
 
@@ -41,6 +51,7 @@ class ServiceRoutes:
     split: str
     timeout_s: float
     draining: tuple[Backend, ...] = ()
+    shadow: ShadowRoutes | None = None
     limits: Limits | None = None
 
 

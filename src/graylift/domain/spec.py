@@ -204,6 +204,65 @@ class Check:
         return f"{self.metric.value} p{self.quantile * 100:.10g}"
 
 
+class KeepExamples(Enum):
+    """What is kept of the pairs that lie furthest apart. NONE: nothing. HASHES: the request's id and what each side's
+    answer hashes to, enough to find it again elsewhere. TEXT: the request and both answers, as they were."""
+
+    NONE = "none"
+    HASHES = "hashes"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What still agrees: numbers that are closer than this, relative to the largest of their output; texts of which no
+    larger share of words differs."""
+
+    max_relative_error: float = 0.01
+    max_text_drift: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementMargins:
+    """How many of the candidate's answers must agree with stable's, as shares of the pairs compared; between the two
+    neither is claimed. FAIL: shown to be fewer than `rollback_if_below`. PASS: more than `promote_if_above`."""
+
+    rollback_if_below: float
+    promote_if_above: float
+
+
+class ShadowCheck(Enum):
+    """What is judged on pairs of answers. The values are names beside those of `Check`."""
+
+    ERRORS = "shadow errors"
+    LATENCY = "shadow latency"
+    AGREEMENT = "shadow agreement"
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowJudge:
+    """How the pairs of a shadow stage are judged, and what is kept of them.
+
+    errors_*:  by how many points of a percent more of the pairs the candidate may fail in than stable does
+    latency_*: how many times as long as stable's answer to the same request half of the candidate's may take
+    agreement: None: how many agree is told, not judged
+    """
+
+    errors_rollback: Margin = Margin(MarginKind.POINTS, 0.01)
+    errors_promote: Margin = Margin(MarginKind.POINTS, 0.02)
+    latency_rollback: Margin = Margin(MarginKind.RATIO, 1.5)
+    latency_promote: Margin = Margin(MarginKind.RATIO, 2.0)
+    agreement: AgreementMargins | None = None
+    tolerance: Tolerance = Tolerance()
+    keep_examples: KeepExamples = KeepExamples.NONE
+
+    @property
+    def checks(self) -> tuple[ShadowCheck, ...]:
+        """What is judged."""
+        always = (ShadowCheck.ERRORS, ShadowCheck.LATENCY)
+        return always if self.agreement is None else (*always, ShadowCheck.AGREEMENT)
+
+
 @dataclass(frozen=True, slots=True)
 class JudgeSpec:
     """How traffic is judged.
@@ -211,11 +270,13 @@ class JudgeSpec:
     false_rollback:  bound on the probability that a candidate within the rollback margins is ever rolled back,
                      over the whole release, all checks and stages, at any number of looks
     false_promotion: bound, per check and stage, on passing a candidate that is at or beyond the promote margin
+    shadow: of shadow stages; None where there are none
     """
 
     checks: tuple[Check, ...]
     false_rollback: float = 0.01
     false_promotion: float = 0.05
+    shadow: ShadowJudge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +296,35 @@ class OnInconclusive(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderRule:
+    """Requests whose `header` is exactly `value`."""
+
+    header: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSpec:
+    """Which requests the candidate answers as well, without any user getting its answer.
+
+    share:   of those that fit, drawn request by request
+    methods: of HTTP; what else a method of a service may do, only its owner knows
+    match:   all of these must hold
+    """
+
+    share: Weights
+    methods: tuple[str, ...] = ("POST",)
+    match: tuple[HeaderRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One step of the release.
 
     observe_s:    how long it is observed at least; for the last stage (all traffic) this is the watch,
                   during which the old stable stays warm
-    min_requests: candidate requests it takes at least
+    min_requests: candidate requests it takes at least; of a shadow stage, pairs of answers
+    shadow:       of a shadow stage; its weight is 0
     max_duration_s: how long it may last until it is proven good, None: for ever; then `on_inconclusive`
     """
 
@@ -251,6 +335,11 @@ class Stage:
     promote_if_within: tuple[PromoteMargin, ...] = ()
     max_duration_s: float | None = None
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD
+    shadow: ShadowSpec | None = None
+
+    def __str__(self) -> str:
+        """What the candidate gets, as people say it: `20 %`, `shadow 10 %`."""
+        return str(self.weights) if self.shadow is None else f"shadow {self.shadow.share}"
 
     @property
     def is_watch(self) -> bool:

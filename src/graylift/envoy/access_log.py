@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from graylift.domain.evidence import AttemptRecord, Outcome, RequestRecord
+from graylift.domain.shadow import BrokenShadow
 from graylift.envoy.llm import NAMESPACE
 from graylift.envoy.names import CANNOT_COMPUTE, arm_from_name
 
@@ -51,7 +52,16 @@ ATTEMPT_FORMAT = {
 }
 """One line an attempt that failed, retried or not."""
 
-Record: TypeAlias = RequestRecord | AttemptRecord
+SHADOW_FORMAT = {
+    "shadow_end": "%EMIT_TIME(%s.%6f)%",
+    "id": "%REQ(X-REQUEST-ID)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+}
+"""One line a shadowed request that the candidate did not answer to its end: no copy tells of what broke off."""
+
+Record: TypeAlias = RequestRecord | AttemptRecord | BrokenShadow
 
 REFUSED, RESET, TIMEOUT = "connection refused", "connection reset", "timeout"
 NO_SERVER, OVERLOAD = "no healthy server", "overload"
@@ -90,6 +100,8 @@ def parse(line: bytes) -> Record | None:
             return _request(fields)
         if fields.keys() == ATTEMPT_FORMAT.keys():
             return _attempt(fields)
+        if fields.keys() == SHADOW_FORMAT.keys():
+            return _broken_shadow(fields)
         raise ValueError("it has other fields")
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ValueError(f"no line of our access log: {type(exc).__name__}: {exc}") from exc
@@ -199,6 +211,14 @@ def _attempt(fields: dict[str, Any]) -> AttemptRecord | None:
         status=status,
         reason=_reason(flags, fields["details"]) or f"HTTP {status}",
     )
+
+
+def _broken_shadow(fields: dict[str, Any]) -> BrokenShadow | None:
+    status, flags = int(fields["status"]), fields["flags"]
+    if _by_client(flags, status):
+        return None
+    reason = _reason(flags, fields["details"]) or f"HTTP {status}"
+    return BrokenShadow(_epoch_s(fields["shadow_end"]), _text(fields["id"]), reason)
 
 
 def _reason(flags: str, details: str | None) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from graylift.envoy import limits
+from graylift.envoy import limits, shadow
 from graylift.envoy.access_log import ATTEMPT_FORMAT, REQUEST_FORMAT
 from graylift.envoy.llm import llm_filter
 from graylift.envoy.names import AGENT, CANNOT_COMPUTE, ROUTES, TYPE, Json, status_filter
@@ -29,6 +29,7 @@ def bootstrap(
     listen_port: int,
     xds_dir: str,
     access_log: str,
+    shadow_socket: str,
     agent_socket: str,
     admin_host: str = "127.0.0.1",
     admin_port: int = 0,
@@ -40,13 +41,15 @@ def bootstrap(
     xds_dir:     where `cds.json` and `rds.json` lie. Envoy watches it for renames: write beside, rename over
     access_log:  path of the log; one JSON line a request and one a failed attempt, read by `access_log.parse`
     agent_socket: path of the socket on which the agent answers Envoy's questions, when it has any to answer
+    shadow_socket: path of the one on which it takes in copies of answers (see `shadow.py`)
     """
     config = {
         "node": {"id": node, "cluster": "graylift"},
         "admin": {"address": _address(admin_host, admin_port)},
+        "bootstrap_extensions": [shadow.extension()],
         "dynamic_resources": {"cds_config": _watched(xds_dir, "cds.json")},
         "static_resources": {
-            "clusters": [_agent(agent_socket)],
+            "clusters": [_agent(agent_socket), *shadow.clusters(shadow_socket)],
             "listeners": [
                 {
                     "name": "gateway",
@@ -54,7 +57,8 @@ def bootstrap(
                     "filter_chains": [
                         {"filters": [_typed("http_connection_manager", _connections(xds_dir, access_log))]}
                     ],
-                }
+                },
+                shadow.listener(access_log),
             ],
         },
         "overload_manager": {
@@ -90,6 +94,8 @@ def _connections(xds_dir: str, access_log: str) -> Json:
             llm_filter(),
             # After it, which says how many tokens a request may take.
             *limits.filters(),
+            # Nearest to the servers: what they are asked, and what they answered.
+            shadow.copying(),
             _typed(
                 "router",
                 {
@@ -100,11 +106,18 @@ def _connections(xds_dir: str, access_log: str) -> Json:
                             **_file_log(access_log, ATTEMPT_FORMAT),
                             # A good attempt has its request's line; the failed ones may be hidden behind a retry.
                             "filter": {
-                                "or_filter": {
+                                "and_filter": {
                                     "filters": [
-                                        status_filter("GE", 500),
-                                        status_filter("EQ", CANNOT_COMPUTE),
-                                        {"response_flag_filter": {}},
+                                        shadow.of_users(),
+                                        {
+                                            "or_filter": {
+                                                "filters": [
+                                                    status_filter("GE", 500),
+                                                    status_filter("EQ", CANNOT_COMPUTE),
+                                                    {"response_flag_filter": {}},
+                                                ]
+                                            }
+                                        },
                                     ]
                                 }
                             },

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from graylift.domain.limits import LimitRule
-from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes
+from graylift.domain.routing import Backend, RoutingTable, ServiceRoutes, ShadowRoutes
 from graylift.domain.spec import ServingProtocol, Sticky, StickyBy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SALT = re.compile(r"[A-Za-z0-9._-]+")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_METHOD = re.compile(r"[A-Z]+")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 
@@ -46,6 +47,8 @@ def _service_problems(service: ServiceRoutes) -> Iterator[str]:
             yield f"address {backend.address!r} of {backend.revision_id} is not host:port"
     if service.candidate is None and service.weights.candidate > 0:
         yield f"candidate weight {service.weights} without a candidate"
+    if service.shadow is not None:
+        yield from _shadow_problems(service, service.shadow)
     if service.sticky is not None:
         yield from _sticky_problems(service.sticky, service.protocol)
         if not _SALT.fullmatch(service.salt):
@@ -89,6 +92,19 @@ def _limit_problems(rule: LimitRule) -> Iterator[str]:
         yield f"the limit for {rule.scope} has an amount or a time of 0"
     if quotas == (None, None) and not rule.concurrent:
         yield f"the limit for {rule.scope} limits nothing"
+
+
+def _shadow_problems(service: ServiceRoutes, shadow: ShadowRoutes) -> Iterator[str]:
+    if service.candidate is None:
+        yield "a shadow without a candidate"
+    if service.weights.candidate > 0:
+        yield f"a shadow beside a candidate weight of {service.weights}; a shadowed candidate has no users"
+    for method in shadow.requests.methods:
+        if not _METHOD.fullmatch(method):
+            yield f"method {method!r} of its shadow is none of HTTP"
+    for rule in shadow.requests.match:
+        if not _HEADER.fullmatch(rule.header.lower()):
+            yield f"header {rule.header!r} of its shadow is no header name"
 
 
 def backends(service: ServiceRoutes) -> tuple[Backend, ...]:

@@ -24,8 +24,10 @@ another may, so a candidate's is asked again of stable. Envoy itself never answe
 
 UNCHECKED = "unchecked/"
 
-AGENT = "gateway/agent"
-"""The cluster by which Envoy reaches the agent beside it: no server of a revision."""
+OWN = "gateway/"
+"""Begins the names of clusters that lead to no server of a revision."""
+AGENT = f"{OWN}agent"
+"""The cluster by which Envoy reaches the agent beside it."""
 
 
 def arm(role: Role, revision_id: str) -> str:

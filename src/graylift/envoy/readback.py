@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graylift.envoy.names import AGENT, ROUTES, UNCHECKED
+from graylift.envoy.names import OWN, ROUTES, UNCHECKED
 
 _UNHEALTHY = ("failed_active_health_check", "failed_outlier_check", "pending_active_hc", "pending_dynamic_removal")
 _REFUSAL = re.compile(r"Filesystem config update (?:rejected|failure): (.*)")
@@ -77,7 +77,7 @@ def open_requests(clusters: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
 def _hosts(clusters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(cluster name, host) of all servers."""
     for cluster in clusters["cluster_statuses"]:
-        for host in cluster.get("host_statuses", ()) if cluster["name"] != AGENT else ():
+        for host in cluster.get("host_statuses", ()) if not cluster["name"].startswith(OWN) else ():
             yield cluster["name"], host
 
 

@@ -17,6 +17,7 @@ from graylift.envoy.bootstrap import MAX_BODY_BYTES
 from graylift.envoy.limits import asked, hidden_headers
 from graylift.envoy.llm import KEY_HEADER, attached
 from graylift.envoy.names import REVISION_HEADER, ROUTES, TYPE, Json, arm, attempt_limit_s, seconds, set_header
+from graylift.envoy.shadow import OWN_HEADERS, shadowed
 from graylift.envoy.sticky import Way, in_body, ways
 
 LONGEST_ANSWER_S = 3600.0
@@ -31,8 +32,9 @@ def routes_of(table: RoutingTable) -> Json:
         "validate_clusters": True,
         # Envoy passes over a file that differs in its version alone; with this no two tables have equal routes.
         "metadata": {"filter_metadata": {"graylift": {"table": str(table.version)}}},
-        # Only the gateway may say who answered, and what keeps a conversation together is its own business.
-        "request_headers_to_remove": [REVISION_HEADER, KEY_HEADER],
+        # Only the gateway may say who answered, and what keeps a conversation together or shadows a request is its own
+        # business.
+        "request_headers_to_remove": [REVISION_HEADER, KEY_HEADER, *OWN_HEADERS],
         "response_headers_to_remove": ["server"],
         "response_headers_to_add": [set_header(REVISION_HEADER, "%UPSTREAM_METADATA(graylift:revision)%")],
         "virtual_hosts": [
@@ -84,11 +86,18 @@ def _service_routes(service: ServiceRoutes, path: _Path) -> Iterator[Json]:
     arms = ((Role.CANDIDATE, service.weights.candidate), (Role.STABLE, service.weights.stable))
     split: Json = {"clusters": [_arm(service, role, weight) for role, weight in arms if weight > 0]}
     if service.sticky is None:
-        yield _route(service, path, {"weighted_clusters": split})
+        yield from _with_shadow(service, _route(service, path, {"weighted_clusters": split}))
         return
     for way in ways(service.sticky, service.salt):
         hashed = {"hash_policy": [way.policy], "weighted_clusters": {**split, "use_hash_policy": True}}
-        yield _route(service, path, hashed, way=way)
+        yield from _with_shadow(service, _route(service, path, hashed, way=way))
+
+
+def _with_shadow(service: ServiceRoutes, route: Json) -> Iterator[Json]:
+    """The route, and before it the one that takes its share of the same requests, and shadows them."""
+    if (shadow := shadowed(service, route)) is not None:
+        yield shadow
+    yield route
 
 
 def _arm(service: ServiceRoutes, role: Role, weight: int) -> Json:

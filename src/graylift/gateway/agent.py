@@ -25,6 +25,7 @@ from graylift.gateway.config import GatewayConfig
 from graylift.gateway.evidence import POLL_S, LogFollower, SteadyTime
 from graylift.gateway.grpc_server import LONGEST_SOCKET_PATH, GrpcServer
 from graylift.gateway.limiter import Budgets, Limiter
+from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tables import TableKeeper
@@ -58,12 +59,15 @@ class GatewayAgent:
             self._now = SteadyTime(0.0 if checkpoint is None else checkpoint.seen_s)
             self._timeline = Timeline() if checkpoint is None else Timeline(checkpoint.in_force, checkpoint.gaps)
             self._keeper = TableKeeper(self._config, state, self._timeline, self._now)
+            self._shadow = ShadowDesk(self._config.shadow_socket, self._now)
+            held.push_async_callback(self._shadow.close)
             self._follower = LogFollower(
                 self._config,
                 state=state,
                 checkpoint=checkpoint,
                 timeline=self._timeline,
                 supervisor=self._supervisor,
+                shadow=self._shadow,
                 now=self._now,
             )
             held.callback(self._follower.close)
@@ -87,7 +91,7 @@ class GatewayAgent:
         try:
             await self._answer_for(table)
         except GatewayError as exc:
-            raise TableRefused(f"routing table {table.version} has limits, and they cannot be kept: {exc}") from exc
+            raise TableRefused(f"routing table {table.version} asks more of the agent than it can do: {exc}") from exc
         await self._keeper.apply(table, self._supervisor)
 
     async def observe(self) -> Sequence[GatewayState]:
@@ -170,6 +174,8 @@ class GatewayAgent:
         """Be there for the questions that Envoy has by these tables, before it has them."""
         if any(service.limits is not None for table in tables for service in table.services):
             await self._server.start()
+        if any(service.shadow is not None for table in tables for service in table.services):
+            await self._shadow.start()
 
     async def _note_table(self) -> None:
         """Say which table is in force, if that is not the one that was when the last agent ended."""
@@ -188,10 +194,11 @@ class GatewayAgent:
             self._config.xds_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise GatewayError(f"the gateway's folder {self._config.xds_dir} cannot be made: {exc.strerror}") from exc
-        too_long = len(os.fsencode(self._config.socket)) - LONGEST_SOCKET_PATH
+        socket = max(self._config.socket, self._config.shadow_socket, key=lambda path: len(os.fsencode(path)))
+        too_long = len(os.fsencode(socket)) - LONGEST_SOCKET_PATH
         if too_long > 0:
             raise GatewayError(
-                f"{self._config.socket} is {too_long} bytes longer than a socket's path may be "
+                f"{socket} is {too_long} bytes longer than a socket's path may be "
                 f"({LONGEST_SOCKET_PATH}); choose a shorter state directory"
             )
 
@@ -203,6 +210,7 @@ def _bootstrap(config: GatewayConfig) -> str:
         listen_port=config.listen_port,
         xds_dir=str(config.xds_dir),
         access_log=str(config.access_log),
+        shadow_socket=str(config.shadow_socket),
         agent_socket=str(config.socket),
     )
 

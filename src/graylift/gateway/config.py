@@ -69,5 +69,10 @@ class GatewayConfig:
         return self.state_dir / "agent.sock"
 
     @property
+    def shadow_socket(self) -> Path:
+        """Where it takes in copies of shadowed answers."""
+        return self.state_dir / "shadow.sock"
+
+    @property
     def lock(self) -> Path:
         return self.state_dir / "agent.lock"

@@ -14,10 +14,12 @@ from typing import TypeVar
 
 from graylift.domain.evidence import IntervalReport, RequestRecord, ScoreRecord
 from graylift.domain.scores import Score, Scored
+from graylift.domain.shadow import BrokenShadow
 from graylift.envoy.access_log import parse
 from graylift.errors import GatewayError
 from graylift.gateway.config import GatewayConfig
 from graylift.gateway.recent import RecentRequests
+from graylift.gateway.shadow import ShadowDesk
 from graylift.gateway.state import AgentState, Checkpoint
 from graylift.gateway.supervisor import Supervisor
 from graylift.gateway.tail import LogReader
@@ -66,9 +68,11 @@ class LogFollower:
         checkpoint: Checkpoint | None,
         timeline: Timeline,
         supervisor: Supervisor,
+        shadow: ShadowDesk,
         now: Callable[[], float],
     ) -> None:
         self._config = config
+        self._shadow = shadow
         self._state = state
         self._checkpoint = checkpoint
         self._timeline = timeline
@@ -157,7 +161,9 @@ class LogFollower:
         for line in read.lines:
             try:
                 record = parse(line)
-                if record is not None:
+                if isinstance(record, BrokenShadow):
+                    self._shadow.broken(record)
+                elif record is not None:
                     self._intervals.add(record)
                     if isinstance(record, RequestRecord):
                         self._recent.remember(record)
@@ -165,6 +171,8 @@ class LogFollower:
             except ValueError:
                 unreadable += 1
         self._intervals.add_unreadable(unreadable)
+        for evidence in self._shadow.evidence():
+            self._intervals.add_shadow(evidence)
         return read.at_end
 
     async def _close_intervals(self, now: float) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from graylift.domain.evidence import AttemptRecord, RequestRecord, ScoreRecord, Window
+from graylift.domain.shadow import ShadowLoss, ShadowPair, ShadowWindow
+from graylift.metrics.shadows import ShadowSums
 from graylift.metrics.windows import Attempt, WindowSums, explained
 
 
@@ -28,13 +30,15 @@ class Interval:
     windows: tuple[Window, ...] = ()
     attempts: tuple[tuple[str, str, int], ...] = ()
     unreadable: int = 0
+    shadows: tuple[ShadowWindow, ...] = ()
 
 
 class _Sums:
-    __slots__ = ("unreadable", "windows")
+    __slots__ = ("shadows", "unreadable", "windows")
 
     def __init__(self) -> None:
         self.windows = WindowSums()
+        self.shadows = ShadowSums()
         self.unreadable = 0
 
 
@@ -63,6 +67,7 @@ class Intervals:
             sums.windows.add_windows(interval.windows)
             sums.windows.attempts.update(_counts(interval.attempts))
             sums.unreadable += interval.unreadable
+            sums.shadows.add_windows(interval.shadows)
 
     @property
     def first(self) -> int:
@@ -73,6 +78,11 @@ class Intervals:
         """ValueError for a record with an impossible number; nothing is counted then."""
         number = max(self._first, number_at(record.ended_s, self._length_s))
         self._open[number].windows.add(record)
+
+    def add_shadow(self, record: ShadowPair | ShadowLoss) -> None:
+        """What came of a shadowed request."""
+        number = max(self._first, number_at(record.ended_s, self._length_s))
+        self._open[number].shadows.add(record)
 
     def add_unreadable(self, lines: int) -> None:
         """Lines that were no records, and so have no time: they count in the oldest open interval."""
@@ -96,7 +106,13 @@ class Intervals:
     def open_intervals(self) -> tuple[Interval, ...]:
         """All that is in the open intervals, to be kept and given to a successor."""
         return self._spare, *(
-            Interval(number, sums.windows.windows(), _listed(sums.windows.attempts), sums.unreadable)
+            Interval(
+                number,
+                sums.windows.windows(),
+                _listed(sums.windows.attempts),
+                sums.unreadable,
+                sums.shadows.windows(),
+            )
             for number, sums in sorted(self._open.items())
         )
 
@@ -108,7 +124,7 @@ class Intervals:
         left = own + earlier
         windows = explained(sums.windows.windows(), left)
         self._spare = Interval(number, attempts=_listed(own & left))
-        return Interval(number, windows, (), sums.unreadable)
+        return Interval(number, windows, (), sums.unreadable, sums.shadows.windows())
 
     def _closable(self, now: float) -> int:
         return number_at(now - self._grace_s, self._length_s)

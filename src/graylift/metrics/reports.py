@@ -69,6 +69,7 @@ def reports(
                 windows=interval.windows,
                 gap=gap,
                 unreadable=interval.unreadable,
+                shadows=interval.shadows,
             )
         )
     return tuple(drafts)

@@ -12,6 +12,7 @@ from graylift.domain.release import CheckOutcome, Phase
 from graylift.domain.spec import Check, MarginKind
 from graylift.report import words
 from graylift.report.facts import Facts, StageFacts
+from graylift.report.shadow import lines_from
 from graylift.report.template import checks_of
 
 _RULING = {
@@ -32,7 +33,7 @@ def _paragraphs(facts: Facts) -> Iterator[str]:
     yield (
         f"It began at {words.utc(release.created_s)} and was to replace {facts.stable.spec.name} by "
         f"{facts.candidate.spec.name} in {len(release.spec.stages)} stages "
-        f"({', '.join(str(stage.weights) for stage in release.spec.stages)})."
+        f"({', '.join(map(str, release.spec.stages))})."
     )
     yield _checks(facts)
     if not facts.stages:
@@ -67,6 +68,8 @@ def _checks(facts: Facts) -> str:
 
 def _stage(facts: Facts, stage: StageFacts) -> Iterator[str]:
     what = "with all of the traffic" if stage.stage.is_watch else f"with {stage.stage.weights} of the traffic"
+    if stage.stage.shadow is not None:
+        what = f"in which the candidate answered {stage.stage.shadow.share} of the requests for nobody's eyes"
     ended = f"until {words.utc(stage.left_s)}" if stage.left_s is not None else "and still there"
     yield (
         f"Stage {stage.number}, {what}, from {words.utc(stage.entered_s)} {ended}: observed for "
@@ -75,6 +78,8 @@ def _stage(facts: Facts, stage: StageFacts) -> Iterator[str]:
     )
     for verdict in stage.verdicts:
         yield f"  - {_verdict(facts, verdict)}"
+    for line in () if stage.shadow is None else lines_from(stage.shadow):
+        yield f"  - {line}"
     yield f"  {'It was left' if stage.left_s is not None else 'It waits'}: {stage.why}."
 
 

@@ -11,6 +11,7 @@ from graylift.domain.judgement import Verdict
 from graylift.domain.release import Event, Phase, Release, StageRecord
 from graylift.domain.revision import Revision
 from graylift.domain.scores import NO_SCORES, ScoreCounts
+from graylift.domain.shadow import ShadowWindow
 from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, RevisionSpec, Stage
 from graylift.domain.weights import ALL, NONE, Role, Weights
 from graylift.report.series import Point, Totals, series_from, totals_from, windows_of
@@ -57,6 +58,7 @@ class StageFacts:
     stable_n: int
     verdicts: tuple[Verdict, ...]
     why: str
+    shadow: ShadowWindow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ def _outcome(release: Release, until_s: float) -> str:
         case Phase.ROLLED_BACK:
             what, why = f"{candidate} was rolled back and {stable} has all traffic again", last_why
         case Phase.REJECTED:
-            what, why = f"{candidate} was rejected before it got any traffic", release.reason
+            before = "any user got an answer of it" if release.done else "it got any traffic"
+            what, why = f"{candidate} was rejected before {before}", release.reason
         case Phase.ROLLBACK_FAILED:
             what, why = f"{candidate} is being rolled back and that is NOT verified at every gateway", release.reason
         case Phase.ROLLING_BACK:
@@ -163,7 +166,7 @@ def _outcome(release: Release, until_s: float) -> str:
 def _where(release: Release) -> str:
     if release.phase not in _ON_TRAFFIC:
         return ""
-    return f" in stage {release.stage + 1} of {len(release.spec.stages)} ({release.current_stage.weights})"
+    return f" in stage {release.stage + 1} of {len(release.spec.stages)} ({release.current_stage})"
 
 
 def _revision(release: Release, role: Role, reports: Sequence[IntervalReport]) -> RevisionFacts:
@@ -192,6 +195,7 @@ def _stages(release: Release) -> tuple[StageFacts, ...]:
         stable_n=0 if judgement is None else judgement.stable_n,
         verdicts=() if judgement is None else judgement.verdicts,
         why=release.reason,
+        shadow=None if judgement is None else judgement.shadow,
     )
     return (*done, current)
 
@@ -207,6 +211,7 @@ def _left(release: Release, record: StageRecord) -> StageFacts:
         stable_n=record.stable_n,
         verdicts=record.verdicts,
         why=record.why,
+        shadow=record.shadow,
     )
 
 

@@ -39,7 +39,7 @@ def plots_from(facts: Facts, since_s: float = 0.0) -> tuple[Plot, ...]:
         return ()
     from_s = max(since_s, min([facts.stages[0].entered_s, *(point.start_s for point in facts.stable.series[:1])]))
     marks = tuple(
-        Mark(stage.entered_s, "stage", str(stage.stage.weights)) for stage in facts.stages if stage.entered_s >= from_s
+        Mark(stage.entered_s, "stage", str(stage.stage)) for stage in facts.stages if stage.entered_s >= from_s
     )
     fine = {arm.role: arm.series for arm in facts.arms}
     borders = [stage.entered_s for stage in facts.stages]

@@ -158,11 +158,15 @@ def _conditions(release: Release) -> tuple[Condition, ...]:
     ]
     if stage.min_requests:
         asked.append(
-            Condition(f"{count(seen)} of {count(stage.min_requests)} candidate requests", seen >= stage.min_requests)
+            Condition(
+                f"{count(seen)} of {count(stage.min_requests)} {'candidate requests' if stage.shadow is None else 'pairs of answers'}",
+                seen >= stage.min_requests,
+            )
         )
     if not stage.is_watch:
         passing = sum(verdict.ruling is Ruling.PASS for verdict in verdicts)
-        wanted = len(release.spec.judge.checks)
+        pairs = release.spec.judge.shadow
+        wanted = len(release.spec.judge.checks if stage.shadow is None or pairs is None else pairs.checks)
         asked.append(Condition(f"{passing} of {wanted} checks PASS", passing == wanted))
     if stage.approval_required:
         asked.append(
@@ -177,12 +181,10 @@ def _then(release: Release) -> str:
         case Phase.PENDING | Phase.CHECKING:
             return "then the candidate's server starts; no user sees it before"
         case Phase.STARTING:
-            return f"then it gets its first {release.spec.stages[0].weights}"
+            return f"then its first stage: {release.spec.stages[0]}"
         case Phase.PROGRESSING | Phase.PAUSED:
             following = release.spec.stages[release.stage + 1 : release.stage + 2]
-            return "".join(
-                "then all traffic, watched" if stage.is_watch else f"then {stage.weights}" for stage in following
-            )
+            return "".join("then all traffic, watched" if stage.is_watch else f"then {stage}" for stage in following)
         case Phase.PROMOTING:
             return "then it is the new stable, and the old one's server ends"
         case Phase.ROLLING_BACK | Phase.ROLLBACK_FAILED:

@@ -11,7 +11,9 @@ seconds, durations and latencies seconds, shares numbers from 0 to 1, weights ou
     checks    [{check, passed, sentence, evidence [..]}], null before they ran
     stages    [{number, weight, minObserve, minRequests, approvalRequired, entered, left, observed, why,
               requests {stable, candidate}, verdicts [{check, ruling, sentence, candidate, stable, candidateRequests,
-              stableRequests, effect [low, high], evidenceAgainst, evidenceFor}]}]
+              stableRequests, effect [low, high], evidenceAgainst, evidenceFor}],
+              shadow null or {pairs, failed {candidate, stable, both}, compared, agreeing, agreement, meanDrift,
+              latencyRatio {p50, p95}, lengthRatio, differences, reasons, lost, examples [..]}}]
     events    [{at, kind, text, by}]
     evidence  gateways, reports, gaps [{why, reports}], unreadableLines, labelledRequests
     series    {stable, candidate}: [{at, length, requests, failed, p50, p99}]; requests is null where nothing reported
@@ -24,6 +26,7 @@ import json
 from graylift.domain.judgement import Verdict
 from graylift.report.facts import Facts, RevisionFacts, StageFacts
 from graylift.report.series import Point
+from graylift.report.shadow import document_from
 
 SCHEMA = "graylift.dev/report/v1"
 
@@ -100,6 +103,7 @@ def _stage(stage: StageFacts) -> dict[str, object]:
         "why": stage.why,
         "requests": {"stable": stage.stable_n, "candidate": stage.candidate_n},
         "verdicts": [_verdict(verdict) for verdict in stage.verdicts],
+        "shadow": document_from(stage.shadow),
     }
 
 

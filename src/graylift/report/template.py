@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from graylift.domain.spec import Check
-from graylift.report import words
+from graylift.domain.spec import Check, Margin, MarginKind, Metric, ShadowCheck
+from graylift.report import shadow, words
 from graylift.report.facts import Facts
 
-_WORDS: dict[str, Callable[..., str]] = {
+_WORDS: dict[str, Callable[..., object]] = {
     "utc": words.utc,
     "span": words.span,
     "latency": words.latency,
@@ -21,6 +21,7 @@ _WORDS: dict[str, Callable[..., str]] = {
     "measured": words.measured,
     "effect": words.effect,
     "tally": words.tally,
+    "shadow": shadow.lines_from,
 }
 
 
@@ -40,5 +41,11 @@ def template(name: str, *, autoescape: bool, finalize: Callable[[object], object
 
 
 def checks_of(facts: Facts) -> dict[str, Check]:
-    """What is judged on traffic, by name."""
-    return {check.name: check for check in facts.release.spec.judge.checks}
+    """What is judged, by name: on traffic, and of shadowed pairs, where errors and agreement are shares."""
+    share, ratio = Margin(MarginKind.POINTS, 0.0), Margin(MarginKind.RATIO, 1.0)
+    of_pairs = {
+        ShadowCheck.ERRORS.value: Check(Metric.ERRORS, None, share, share),
+        ShadowCheck.LATENCY.value: Check(Metric.LATENCY, 0.5, ratio, ratio),
+        ShadowCheck.AGREEMENT.value: Check(Metric.ERRORS, None, share, share),
+    }
+    return {check.name: check for check in facts.release.spec.judge.checks} | of_pairs

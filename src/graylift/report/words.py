@@ -9,7 +9,7 @@ from typing import assert_never
 
 from graylift.domain.judgement import Verdict
 from graylift.domain.release import CheckOutcome, CheckResult
-from graylift.domain.spec import Check, MarginKind, Metric
+from graylift.domain.spec import Check, MarginKind, Metric, ShadowCheck
 
 
 def utc(epoch_s: float) -> str:
@@ -28,6 +28,8 @@ def span(seconds: float) -> str:
     return " ".join(part for part in parts[first : first + 2] if not part.startswith("0 "))
 
 
+_OF_PAIRS = frozenset(check.value for check in ShadowCheck)
+"""Judged by their margins alone, without an interval."""
 _LIMITS = (86_400 * 10**6, 86_400, 3600, 60)
 
 
@@ -75,6 +77,8 @@ def measured(value: float | None, check: Check) -> str:
 def effect(verdict: Verdict, check: Check) -> str:
     """The 95 % interval of the effect: `0.97x to 1.08x`, `-0.2pp to +0.4pp`, `-0.010 to +0.005`."""
     low, high = verdict.effect_low, verdict.effect_high
+    if verdict.check in _OF_PAIRS:
+        return "–"
     if low is None and high is None:
         return "not known yet"
     if low is None:

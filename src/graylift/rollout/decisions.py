@@ -4,8 +4,8 @@ It knows nothing of how a decision is carried out (`moves`) and never looks at e
 words. Called by the controller through `decide`. How a kind reads in each phase:
 
     PENDING, CHECKING, STARTING   ADVANCE to the next phase, REJECT
-    PROGRESSING                   ADVANCE to the next stage, PROMOTE to all traffic, PAUSE, ROLLBACK
-    PAUSED                        ROLLBACK; nothing else moves it but a person
+    PROGRESSING                   ADVANCE to the next stage, PROMOTE to all traffic, PAUSE, ROLLBACK; REJECT in a shadow
+    PAUSED                        ROLLBACK, REJECT in a shadow stage; nothing else moves it but a person
     PROMOTING                     PROMOTE to the end, ROLLBACK
     ROLLING_BACK                  ROLLBACK: it is back, verified. PAUSE: it is not, a person must look
     ROLLBACK_FAILED               ROLLBACK: it is back after all
@@ -84,7 +84,7 @@ def _unfinished(release: Release, why: str | None, now: float) -> Decision | Non
         case OnInconclusive.PAUSE:
             return Decision(DecisionKind.PAUSE, told)
         case OnInconclusive.ROLLBACK:
-            return Decision(DecisionKind.ROLLBACK, told)
+            return Decision(_way_back(release), told)
         case _:
             assert_never(release.current_stage.on_inconclusive)
 
@@ -142,17 +142,22 @@ def _danger(release: Release, situation: Situation) -> Decision | None:
     """What takes users off the candidate at once, paused or not."""
     candidate = candidate_of(release)
     if situation.candidate is not None and situation.candidate.state is InstanceState.DEAD:
-        return Decision(DecisionKind.ROLLBACK, _ended(candidate, situation.candidate))
+        return Decision(_way_back(release), _ended(candidate, situation.candidate))
     judgement = situation.judgement
     if judgement is None:
         return None
     if judgement.failed and release.spec.on_failure is OnFailure.ROLLBACK:
-        return Decision(DecisionKind.ROLLBACK, _failure(judgement))
+        return Decision(_way_back(release), _failure(judgement))
     # To compare with nothing is weak evidence: it may move users only to a stable that is there to take them.
     fit = situation.stable is not None and situation.stable.state is InstanceState.READY
     if release.current_stage.is_watch and judgement.candidate_sick is not None and fit:
         return Decision(DecisionKind.ROLLBACK, judgement.candidate_sick)
     return None
+
+
+def _way_back(release: Release) -> DecisionKind:
+    """From a shadow stage nobody has to come back: no user ever got an answer of the candidate."""
+    return DecisionKind.ROLLBACK if release.current_stage.shadow is None else DecisionKind.REJECT
 
 
 def _alarm(release: Release, situation: Situation) -> Decision | None:
@@ -254,29 +259,53 @@ def _early(release: Release, situation: Situation) -> str | None:
     """Why this stage was not seen for long enough, or on too few requests."""
     stage, judgement = release.current_stage, situation.judgement
     observed = duration(release.observed_s)
+    if stage.shadow is not None and (judgement is None or judgement.candidate_n == 0):
+        return _no_pair(judgement, observed)
     if judgement is None or judgement.candidate_n == 0:
         return f"no request to {candidate_of(release).name} in the {observed} observed in this stage"
     if release.observed_s < stage.observe_s:
         return f"observed {observed} of {duration(stage.observe_s)}"
     if judgement.candidate_n < stage.min_requests:
-        return f"{judgement.candidate_n:,} of {_count(stage.min_requests, 'request')}"
+        noun = "request" if stage.shadow is None else "pair"
+        return f"{judgement.candidate_n:,} of {_count(stage.min_requests, noun)}"
     return None
+
+
+def _no_pair(judgement: Judgement | None, observed: str) -> str:
+    """Why a shadow stage has nothing to show, as far as that is known."""
+    lost = () if judgement is None or judgement.shadow is None else judgement.shadow.lost
+    if lost:
+        kinds = ", ".join(f"{times:,} {why}" for why, times in lost)
+        return f"no shadow request became a pair of answers in the {observed} observed in this stage: {kinds}"
+    asked = 0 if judgement is None else judgement.stable_n
+    return (
+        f"no shadow request arrived in the {observed} observed in this stage, while stable had "
+        f"{_count(asked, 'request')}"
+    )
 
 
 def _unproven(release: Release, situation: Situation) -> str | None:
     """Why not every check of the file is a PASS."""
-    if not release.spec.judge.checks:
+    if not _names(release):
         return "no check judges this release, so nothing can pass"
     verdicts = {} if situation.judgement is None else {v.check: v for v in situation.judgement.verdicts}
-    for check in release.spec.judge.checks:
-        verdict = verdicts.get(check.name)
+    for check in _names(release):
+        verdict = verdicts.get(check)
         if verdict is None:
-            return f"{check.name} {Ruling.INCONCLUSIVE.value}: it was not judged"
+            return f"{check} {Ruling.INCONCLUSIVE.value}: it was not judged"
         if verdict.ruling is not Ruling.PASS:
             return _told(verdict)
     if situation.judgement is None or not situation.judgement.passed:
         return "not every check has passed in this stage"
     return None
+
+
+def _names(release: Release) -> tuple[str, ...]:
+    """The checks that the current stage is judged by."""
+    judge = release.spec.judge
+    if release.current_stage.shadow is None:
+        return tuple(check.name for check in judge.checks)
+    return () if judge.shadow is None else tuple(check.value for check in judge.shadow.checks)
 
 
 def _unapproved(release: Release) -> str | None:
@@ -287,10 +316,10 @@ def _unapproved(release: Release) -> str | None:
 
 def _next_stage(release: Release) -> Decision:
     following = release.spec.stages[release.stage + 1]
-    passed = f"{_count(len(release.spec.judge.checks), 'check')} passed in {duration(release.observed_s)}"
+    passed = f"{_count(len(_names(release)), 'check')} passed in {duration(release.observed_s)}"
     if following.is_watch:
         return Decision(DecisionKind.PROMOTE, f"{passed}: all traffic")
-    return Decision(DecisionKind.ADVANCE, f"{passed}: on to {following.weights}")
+    return Decision(DecisionKind.ADVANCE, f"{passed}: on to {following}")
 
 
 def _going_back(release: Release, situation: Situation, now: float) -> Decision:

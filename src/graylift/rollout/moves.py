@@ -35,6 +35,8 @@ def _moved(release: Release, decision: Decision, table: int, now: float) -> Rele
             return enter_stage(release, 0, why, table, now)
         case Phase.PENDING | Phase.CHECKING | Phase.STARTING, DecisionKind.REJECT:
             return enter_phase(release, Phase.REJECTED, why, table, now)
+        case Phase.PROGRESSING | Phase.PAUSED, DecisionKind.REJECT if release.current_stage.shadow is not None:
+            return enter_phase(_left(release, why, now), Phase.REJECTED, why, table, now)
         case Phase.PROGRESSING, DecisionKind.ADVANCE | DecisionKind.PROMOTE:
             return next_stage(release, why, table, now)
         case Phase.PROGRESSING, DecisionKind.PAUSE:
@@ -99,6 +101,7 @@ def _left(release: Release, why: str, now: float) -> Release:
         stable_n=0 if judgement is None else judgement.stable_n,
         verdicts=() if judgement is None else judgement.verdicts,
         why=why,
+        shadow=None if judgement is None else judgement.shadow,
     )
     return replace(release, done=(*release.done, record))
 

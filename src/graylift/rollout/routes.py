@@ -11,7 +11,7 @@ from typing import assert_never
 
 from graylift.domain.release import Phase, Release, Service
 from graylift.domain.revision import Revision
-from graylift.domain.routing import Backend, ServiceRoutes
+from graylift.domain.routing import Backend, ServiceRoutes, ShadowRoutes
 from graylift.domain.spec import LabelRule
 from graylift.domain.weights import NONE, Role
 from graylift.rollout.arms import GOING_BACK, ON_TRAFFIC, weights_of
@@ -42,8 +42,17 @@ def routes(service: Service, release: Release | None, addresses: Mapping[str, st
         split=split_of(service, release),
         timeout_s=routing.timeout_s,
         draining=_backends(kept(service, release), addresses),
+        shadow=_shadow(in_flight) if in_flight is not None and on_traffic else None,
         limits=routing.limits,
     )
+
+
+def _shadow(release: Release) -> ShadowRoutes | None:
+    """What the current stage shadows."""
+    requests, judge = release.current_stage.shadow, release.spec.judge.shadow
+    if requests is None or judge is None:
+        return None
+    return ShadowRoutes(requests, judge.tolerance, judge.keep_examples)
 
 
 def split_of(service: Service, release: Release | None) -> str:

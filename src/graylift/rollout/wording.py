@@ -18,8 +18,8 @@ def duration(seconds: float) -> str:
 
 
 def stage_name(release: Release) -> str:
-    """`stage 2 of 5 (20 %)`, counted from 1 as people do."""
-    return f"stage {release.stage + 1} of {len(release.spec.stages)} ({release.current_stage.weights})"
+    """`stage 2 of 5 (20 %)`, `stage 1 of 5 (shadow 10 %)`, counted from 1 as people do."""
+    return f"stage {release.stage + 1} of {len(release.spec.stages)} ({release.current_stage})"
 
 
 def because(reason: str) -> str:

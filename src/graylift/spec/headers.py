@@ -1,4 +1,4 @@
-"""Names and values of request headers, as a release file may use them. Called by `release` and `limits`."""
+"""Names and values of request headers, as a release file may use them. Called by `release`, `limits` and `shadow`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from graylift.domain.spec import Check, JudgeSpec, Margin, MarginKind, Metric, S
 from graylift.spec import defaults
 from graylift.spec.document import Node
 from graylift.spec.fields import Fields, Read, Reported, Wrong, nearest
-from graylift.spec.shapes import METRIC
+from graylift.spec.shadow import read_judge_of_shadows
+from graylift.spec.shapes import METRIC, SHADOW
 from graylift.spec.sources import is_counted_elsewhere, read_origin
 from graylift.spec.values import any_margin, between, matching, number, percentage
 
@@ -59,6 +60,7 @@ def read_judge(protocol: ServingProtocol, fields: Fields) -> JudgeSpec:
         checks=defaults.checks_of(protocol) if checks is None else _unique(fields, checks),
         false_rollback=false_rollback.value,
         false_promotion=false_promotion.value,
+        shadow=fields.nested_or(None, "shadow", SHADOW, lambda shadow: read_judge_of_shadows(shadow, margin_for)).value,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from graylift.domain.spec import (
     GgufModel,
+    JudgeSpec,
     LabelRule,
     OnFailure,
     OnnxModel,
@@ -21,9 +22,10 @@ from graylift.domain.spec import (
     RevisionSpec,
     RoutingSpec,
     ServingProtocol,
+    Stage,
 )
 from graylift.domain.weights import Role
-from graylift.spec import defaults, judge
+from graylift.spec import defaults, judge, shadow
 from graylift.spec.checks import read_checks
 from graylift.spec.fields import Fields, Read
 from graylift.spec.headers import header, header_value
@@ -107,11 +109,22 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
         candidate=candidate.value,
         routing=routing.value,
         stages=stages,
-        judge=judging.value,
+        judge=_with_shadow(fields, judging, stages),
         on_failure=on_failure.value,
         digest="",
         checks=checks.value,
     )
+
+
+def _with_shadow(fields: Fields, judging: Read[JudgeSpec], stages: tuple[Stage, ...]) -> JudgeSpec:
+    """With a judge of pairs exactly where there are some."""
+    spec = judging.value
+    if any(stage.shadow is not None for stage in stages):
+        return dataclasses.replace(spec, shadow=spec.shadow or shadow.DEFAULT)
+    if spec.shadow is not None:
+        what = "`judge.shadow` judges nothing: no stage shadows any request"
+        fields.problems.add(judging.place, what, "add a stage before the first weight: {shadow: 10%, observe: 10m}")
+    return spec
 
 
 def _read_routing(fields: Fields, timeout_s: float, protocol: Read[ServingProtocol]) -> RoutingSpec:

@@ -185,6 +185,9 @@ LIMIT_LABEL = Shape(
 STAGE = Shape(
     "spec.stages[]",
     {
+        "shadow": "the share of the requests that the candidate answers as well, without any user seeing it, as in 10%",
+        "methods": "which methods of HTTP are shadowed, as in [POST]",
+        "match": "which headers a request must have to be shadowed: [{header: x-dry-run, exact: yes}]",
         "weight": "the candidate's share of the traffic in percent, as in 1",
         "observe": "how long the stage is observed at least, as in 10m",
         "minRequests": "candidate requests it takes at least",
@@ -194,7 +197,11 @@ STAGE = Shape(
         "onInconclusive": "hold, pause or rollback: what follows then",
         "watch": "how long the old stable stays warm after the last stage began, as in 30m",
     },
-    later={"shadow": "delete this stage, and begin with a small weight: {weight: 1, observe: 10m}"},
+)
+
+STAGE_MATCH = Shape(
+    "spec.stages[].match[]",
+    {"header": "the name of a request header, as in x-dry-run", "exact": "the whole value the header must have"},
 )
 
 JUDGE = Shape(
@@ -203,6 +210,35 @@ JUDGE = Shape(
         "falseRollback": "bound on rolling back a good candidate, as in 1%",
         "falsePromotion": "bound on passing a bad candidate in a stage, for each metric, as in 5%",
         "metrics": "what is measured, each with two margins",
+        "shadow": "how the pairs of answers of a shadow stage are compared and judged",
+    },
+)
+
+SHADOW = Shape(
+    "spec.judge.shadow",
+    {
+        "errors": "how much more the candidate may fail than stable at the same requests",
+        "latency": "how many times as long as stable half of its answers may take",
+        "agreement": "how many of its answers must agree: {rollbackIfBelow: 95%, promoteIfAbove: 90%}",
+        "maxRelativeError": "numbers closer than this agree, relative to the largest of their output, as in 0.01",
+        "maxTextDrift": "the largest share of words that may differ in texts that agree, as in 0.2",
+        "keepExamples": "none, hashes or text: what is kept of the pairs that lie furthest apart",
+    },
+)
+
+SHADOW_MARGINS = Shape(
+    "spec.judge.shadow.errors, spec.judge.shadow.latency",
+    {
+        "rollbackIfWorse": "how much worse than stable is too much",
+        "promoteIfWithin": "how close to stable is good enough",
+    },
+)
+
+AGREEMENT = Shape(
+    "spec.judge.shadow.agreement",
+    {
+        "rollbackIfBelow": "the share of pairs that is too little, as in 95%",
+        "promoteIfAbove": "the share of pairs that is enough, as in 90%",
     },
 )
 
@@ -246,5 +282,6 @@ OTLP = Shape(
 SHAPES = (
     *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
     *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
-    *(ROUTING, STICKY, MATCH, LIMIT, LIMIT_KEY, LIMIT_LABEL, STAGE, JUDGE, METRIC, PROMETHEUS, OTLP),
+    *(ROUTING, STICKY, MATCH, LIMIT, LIMIT_KEY, LIMIT_LABEL, STAGE, STAGE_MATCH),
+    *(JUDGE, METRIC, PROMETHEUS, OTLP, SHADOW, SHADOW_MARGINS, AGREEMENT),
 )

@@ -12,6 +12,7 @@ from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong, nearest
 from graylift.spec.judge import MEASURED, margin_for
+from graylift.spec.shadow import read_shadow
 from graylift.spec.shapes import STAGE
 from graylift.spec.values import any_margin, between, choice, duration, integer, number
 
@@ -27,12 +28,40 @@ def read_stages(spec: Fields, checks: tuple[Check, ...] | None) -> tuple[Stage, 
     weights: list[Read[Weights]] = []
 
     def read_stage(fields: Fields) -> Stage:
+        if fields.has("shadow"):
+            if weights:
+                why = "a shadow after users have seen the candidate would tell less than they do"
+                fields.refuse("shadow", why, "put the stages with `shadow` before the first `weight`")
+            return _read_shadow_stage(fields)
+        for name in ("methods", "match"):
+            why = f"`{name}` says which requests are shadowed, and this stage shadows none"
+            fields.refuse(name, why, "delete it, or write `shadow` instead of `weight`")
         weights.append(fields.read("weight", _weight))
         return _read_stage(fields, weights[-1], checks)
 
-    stages = spec.each("stages", STAGE, read_stage).value
-    _demand_rise(spec, weights)
-    return tuple(stage.value for stage in stages)
+    stages = spec.each("stages", STAGE, read_stage)
+    _demand_rise(spec, weights if weights else [Read(stages.place, (NONE,))] if stages.found else [])
+    return tuple(stage.value for stage in stages.value)
+
+
+def _read_shadow_stage(fields: Fields) -> Stage:
+    for name in ("weight", "watch", "promoteIfWithin"):
+        why = f"`{name}` has no meaning in a shadow stage: no user gets an answer of the candidate"
+        fields.refuse(name, why, "delete it; how pairs of answers are judged stands in judge.shadow")
+    shadow = read_shadow(fields)
+    observe = fields.read("observe", _observation)
+    min_requests = fields.read_or(defaults.MIN_REQUESTS, "minRequests", _requests)
+    approval = fields.read_or(default=False, name="approval", reader=_approval)
+    longest, then = _read_longest(fields, observe)
+    return Stage(
+        weights=NONE,
+        observe_s=observe.value,
+        min_requests=min_requests.value,
+        approval_required=approval.value,
+        max_duration_s=longest,
+        on_inconclusive=then,
+        shadow=shadow,
+    )
 
 
 def _read_stage(fields: Fields, weight: Read[Weights], checks: tuple[Check, ...] | None) -> Stage:

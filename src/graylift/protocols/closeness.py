@@ -2,7 +2,7 @@
 
 Everything is relative to the largest finite magnitude of the reference in the same sample, so that outputs of any
 scale are judged alike and a value near zero does not make a large error out of nothing. Called by the checks that
-compare answers.
+compare answers, and by `drift`.
 """
 
 from __future__ import annotations
