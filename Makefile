@@ -73,13 +73,17 @@ bench: install-dev
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/judge/cost.py
 	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/llm_gateway.py
+	$(BIN)/python benchmarks/shadow.py
+	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/server.py
 
 # The gRPC messages, made anew of their .proto files.
 protos: install-dev
 	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src src/graylift/protos/*.proto
 
 # Everything optional but PyTorch, which would bring gigabytes for a GPU that tests do not have.
-EXTRAS := $(foreach extra,openvino tensorrt-rtx onnxruntime-openvino llm xllamacpp grpc valkey otel gpu parquet,--extra $(extra))
+EXTRAS := $(foreach extra,openvino tensorrt-rtx onnxruntime-openvino llm grpc valkey otel gpu parquet,--extra $(extra))
 
 # Pins everything anew, with hashes and without the name of any index.
 requirements: .venv/.uv
