@@ -38,7 +38,8 @@ RELEASE = Release(
 
 def window(role: Role, requests: int, failed: int = 0, label: str | None = None) -> Window:
     latency = Histogram(((bin_of(0.010), requests - failed),)) if requests > failed else Histogram()
-    return Window("file-type", "s", role, role.value, label, requests=requests, failed=failed, latency=latency)
+    of = revision("v1" if role is Role.STABLE else "v2").id
+    return Window("file-type", "s", role, of, label, requests=requests, failed=failed, latency=latency)
 
 
 def report(start_s: float, *windows: Window, gateway: str = "a") -> IntervalReport:
@@ -64,16 +65,16 @@ def test_rates_are_of_the_newest_five_seconds_and_of_requests_drawn_by_weight() 
         ),
     ]
     view = view_from(RELEASE, Weights(2000), reports, ())
-    assert (view.stable.rate, view.stable.error_share) == (80.0, 0.1)
-    assert (view.candidate.rate, view.candidate.error_share) == (20.0, 0.0)
-    assert view.candidate.p50_s == pytest.approx(0.010, rel=0.01)
+    assert (view.stable.requests_per_s, view.stable.failed_share) == (80.0, 0.1)
+    assert (view.candidate.requests_per_s, view.candidate.failed_share) == (20.0, 0.0)
+    assert view.candidate.latency.quantile(0.5) == pytest.approx(0.010, rel=0.01)
 
 
 def test_streams_show_their_first_token_and_pace_and_other_services_no_such_column() -> None:
     answers = window(Role.STABLE, 10)
     stream = replace(answers, ttft=Histogram(((bin_of(0.2), 10),)), tpot=Histogram(((bin_of(0.02), 9),)))
     streaming = view_from(RELEASE, Weights(0), [report(10.0, stream)], ())
-    assert streaming.stable.ttft_s == pytest.approx(0.2, rel=0.01)
+    assert streaming.stable.ttft.quantile(0.95) == pytest.approx(0.2, rel=0.01)
     assert "ttft p95" in drawn(streaming)
     assert "ttft p95 200 ms, 19.9 ms/token" in line_from_view(streaming)
     plain = view_from(RELEASE, Weights(0), [report(10.0, answers)], ())
@@ -82,7 +83,7 @@ def test_streams_show_their_first_token_and_pace_and_other_services_no_such_colu
 
 def test_gateways_side_by_side_add_up() -> None:
     reports = [report(10.0 + i, window(Role.STABLE, 10), gateway=name) for i in range(5) for name in ("a", "b")]
-    assert view_from(RELEASE, Weights(0), reports, ()).stable.rate == 20.0
+    assert view_from(RELEASE, Weights(0), reports, ()).stable.requests_per_s == 20.0
 
 
 @pytest.mark.parametrize("width", [60, 100, 200])

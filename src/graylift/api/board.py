@@ -145,7 +145,7 @@ def _tracked(records: Records, release_id: str) -> Tracked | None:
 
 
 def _judged(release: Release) -> Iterator[tuple[Verdict, str]]:
-    """Each verdict of the stage the release is in, or was left in, with its gauge; of pairs of answers there is none."""
+    """Each verdict of the stage the release is in, or was left in, with its gauge, which pairs of answers have not."""
     if release.judgement is not None:
         verdicts, stage = release.judgement.verdicts, release.current_stage
     elif release.done:

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 
 from graylift.adapters.sql_store import SqlStore
 from graylift.cli.installation import Installation
-from graylift.cli.view import RECENT_S, View, view_from
+from graylift.cli.view import View, view_from
 from graylift.domain.release import Command, CommandKind, Release
 from graylift.domain.spec import ReleaseSpec
 from graylift.errors import CommandRefused
+from graylift.report.moment import RECENT_S
 from graylift.rollout import weights_of
 
 EVENTS_AT_ONCE = 1000

@@ -15,14 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from graylift.domain.evidence import IntervalReport
-from graylift.domain.histogram import merged
 from graylift.domain.judgement import Ruling
 from graylift.domain.release import CheckOutcome, CheckResult, Event, Phase, Release
-from graylift.domain.weights import Role, Weights
+from graylift.domain.weights import Weights
+from graylift.report.moment import RECENT_S, ArmNow, arms_from
 from graylift.report.shadow import lines_from
-
-RECENT_S = 5.0
-"""Rates and quantiles of the arms are over the newest intervals of this many seconds; the table says so."""
 
 _PHASE_STYLE = {
     Phase.PROMOTED: "bold green",
@@ -43,65 +40,19 @@ _OUTCOME_STYLE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One arm over the newest RECENT_S seconds. `error_share` and the quantiles are None without requests; the p95 of
-    time to first token and per output token are None without streams."""
-
-    role: Role
-    revision: str
-    rate: float
-    error_share: float | None
-    p50_s: float | None
-    p99_s: float | None
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """What is shown of one release. `weights` are those in force; `events` are its own, oldest first."""
 
     release: Release
     weights: Weights
-    stable: Arm
-    candidate: Arm
+    stable: ArmNow
+    candidate: ArmNow
     events: tuple[Event, ...]
 
 
 def view_from(release: Release, weights: Weights, reports: Sequence[IntervalReport], events: Sequence[Event]) -> View:
-    reports = [report for report in reports if report.service is None]
-    newest_s = max((report.start_s + report.length_s for report in reports), default=0.0)
-    recent = [report for report in reports if report.start_s >= newest_s - RECENT_S]
-    # Gateways watch the same seconds side by side: time counts once, requests add up.
-    seconds = newest_s - min((report.start_s for report in recent), default=newest_s)
-
-    def arm(role: Role, revision: str) -> Arm:
-        windows = [
-            window
-            for report in recent
-            for window in report.windows
-            if window.service == release.service and window.arm is role and window.label is None
-        ]
-        requests = sum(window.requests for window in windows)
-        latency = merged(window.latency for window in windows)
-        return Arm(
-            role=role,
-            revision=revision,
-            rate=requests / seconds if seconds else 0.0,
-            error_share=sum(window.failed for window in windows) / requests if requests else None,
-            p50_s=latency.quantile(0.5),
-            p99_s=latency.quantile(0.99),
-            ttft_s=merged(window.ttft for window in windows).quantile(0.95),
-            tpot_s=merged(window.tpot for window in windows).quantile(0.95),
-        )
-
-    return View(
-        release=release,
-        weights=weights,
-        stable=arm(Role.STABLE, release.spec.stable.name),
-        candidate=arm(Role.CANDIDATE, release.spec.candidate.name),
-        events=tuple(event for event in events if event.release_id == release.id),
-    )
+    _, (stable, candidate) = arms_from(release, weights, reports)
+    return View(release, weights, stable, candidate, tuple(e for e in events if e.release_id == release.id))
 
 
 def render(view: View, now: float, most_events: int = 8) -> RenderableType:
@@ -185,15 +136,19 @@ def line_from_event(event: Event) -> str:
 def line_from_view(view: View) -> str:
     """One line for where lines are all there is: a log, a pipe."""
     release = view.release
-    arms = "; ".join(
-        f"{arm.role.value} {arm.revision}: {arm.rate:.0f} req/s, errors {_share(arm.error_share)},"
-        f" p50 {_duration(arm.p50_s)}, p99 {_duration(arm.p99_s)}"
-        + ("" if arm.ttft_s is None else f", ttft p95 {_duration(arm.ttft_s)}, {_duration(arm.tpot_s)}/token")
-        for arm in (view.stable, view.candidate)
-    )
+    arms = "; ".join(map(_arm_line, (view.stable, view.candidate)))
     rulings = ", ".join(f"{v.check} {v.ruling.value}" for v in release.judgement.verdicts) if release.judgement else ""
     at = release.current_stage if release.current_stage.shadow is not None and on_traffic(release) else view.weights
     return f"{release.id} {release.phase.value} at {at}: {arms}" + (f" [{rulings}]" if rulings else "")
+
+
+def _arm_line(arm: ArmNow) -> str:
+    p50_s, p99_s = arm.latency.quantiles((0.5, 0.99))
+    line = f"{arm.role.value} {arm.revision}: {arm.requests_per_s:.0f} req/s, errors {_share(arm.failed_share)},"
+    line += f" p50 {_duration(p50_s)}, p99 {_duration(p99_s)}"
+    if arm.ttft.count:
+        line += f", ttft p95 {_duration(arm.ttft.quantile(0.95))}, {_duration(arm.tpot.quantile(0.95))}/token"
+    return line
 
 
 def _headline(release: Release, now: float) -> Text:
@@ -208,7 +163,7 @@ def _headline(release: Release, now: float) -> Text:
 
 def _arms(view: View) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left")
-    streams = any(arm.ttft_s is not None for arm in (view.stable, view.candidate))
+    streams = any(arm.ttft.count for arm in (view.stable, view.candidate))
     for heading in ("arm", "weight", "req/s", "errors", "p50", "p99", *(("ttft p95", "tpot p95") if streams else ())):
         table.add_column(heading, justify="left" if heading == "arm" else "right", style=None, header_style="dim")
     table.columns[0].header = f"last {RECENT_S:g} s"
@@ -216,11 +171,11 @@ def _arms(view: View) -> Table:
         table.add_row(
             f"{arm.role.value} {arm.revision}",
             str(weights),
-            f"{arm.rate:.1f}",
-            Text(_share(arm.error_share), style="bold red" if arm.error_share else ""),
-            _duration(arm.p50_s),
-            _duration(arm.p99_s),
-            *((_duration(arm.ttft_s), _duration(arm.tpot_s)) if streams else ()),
+            f"{arm.requests_per_s:.1f}",
+            Text(_share(arm.failed_share), style="bold red" if arm.failed_share else ""),
+            _duration(arm.latency.quantile(0.5)),
+            _duration(arm.latency.quantile(0.99)),
+            *((_duration(arm.ttft.quantile(0.95)), _duration(arm.tpot.quantile(0.95))) if streams else ()),
         )
     return table
 

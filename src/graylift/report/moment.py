@@ -19,7 +19,7 @@ from graylift.domain.weights import Role, Weights
 from graylift.report.series import windows_of
 from graylift.report.words import count, span
 
-RECENT_S = 10.0
+RECENT_S = 5.0
 """Rates and quantiles of the arms are over the newest intervals of this many seconds; whoever shows them says so."""
 
 ON_TRAFFIC = (Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING)
@@ -82,6 +82,22 @@ class Moment:
 
 def moment_from(release: Release, weights: Weights, reports: Sequence[IntervalReport]) -> Moment:
     """weights: those in force. reports: the newest ones, with the windows of this service at least."""
+    seconds, arms = arms_from(release, weights, reports)
+    return Moment(
+        release=release,
+        seconds=seconds,
+        arms=arms,
+        track=track_of(release),
+        conditions=_conditions(release),
+        then=_then(release),
+    )
+
+
+def arms_from(
+    release: Release, weights: Weights, reports: Sequence[IntervalReport]
+) -> tuple[float, tuple[ArmNow, ArmNow]]:
+    """Stable and candidate over the newest RECENT_S seconds of `reports`, and how many seconds that really are."""
+    reports = [report for report in reports if report.service is None]
     newest_s = max((report.start_s + report.length_s for report in reports), default=0.0)
     recent = [report for report in reports if report.start_s >= newest_s - RECENT_S]
     # Gateways watch the same seconds side by side: time counts once, requests add up.
@@ -90,16 +106,9 @@ def moment_from(release: Release, weights: Weights, reports: Sequence[IntervalRe
     def arm(role: Role, revision: str, own: Weights) -> ArmNow:
         return _arm(role, revision, own, windows_of(release, role, recent), seconds)
 
-    return Moment(
-        release=release,
-        seconds=seconds,
-        arms=(
-            arm(Role.STABLE, release.spec.stable.name, Weights(weights.stable)),
-            arm(Role.CANDIDATE, release.spec.candidate.name, weights),
-        ),
-        track=track_of(release),
-        conditions=_conditions(release),
-        then=_then(release),
+    return seconds, (
+        arm(Role.STABLE, release.spec.stable.name, Weights(weights.stable)),
+        arm(Role.CANDIDATE, release.spec.candidate.name, weights),
     )
 
 
@@ -157,12 +166,9 @@ def _conditions(release: Release) -> tuple[Condition, ...]:
         )
     ]
     if stage.min_requests:
-        asked.append(
-            Condition(
-                f"{count(seen)} of {count(stage.min_requests)} {'candidate requests' if stage.shadow is None else 'pairs of answers'}",
-                seen >= stage.min_requests,
-            )
-        )
+        noun = "candidate requests" if stage.shadow is None else "pairs of answers"
+        told = f"{count(seen)} of {count(stage.min_requests)} {noun}"
+        asked.append(Condition(told, seen >= stage.min_requests))
     if not stage.is_watch:
         passing = sum(verdict.ruling is Ruling.PASS for verdict in verdicts)
         pairs = release.spec.judge.shadow
