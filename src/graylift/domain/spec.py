@@ -8,6 +8,7 @@ from typing import assert_never
 
 from graylift.domain.engine import Precision, Profile, Runtime
 from graylift.domain.limits import Limits
+from graylift.domain.notices import Gate, Receiver
 from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
 
@@ -217,6 +218,7 @@ class Stage:
                   during which the old stable stays warm
     min_requests: candidate requests it takes at least
     max_duration_s: how long it may last until it is proven good, None: for ever; then `on_inconclusive`
+    confirm:      asked before it begins; all must say go
     """
 
     weights: Weights
@@ -226,6 +228,7 @@ class Stage:
     promote_if_within: tuple[PromoteMargin, ...] = ()
     max_duration_s: float | None = None
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD
+    confirm: tuple[Gate, ...] = ()
 
     @property
     def is_watch(self) -> bool:
@@ -381,3 +384,4 @@ class ReleaseSpec:
     on_failure: OnFailure
     digest: str
     checks: ChecksSpec = ChecksSpec()
+    notify: tuple[Receiver, ...] = ()
