@@ -9,6 +9,7 @@
     ├── ProtocolError        bytes that are not what their protocol says; carries the HTTP status to answer with
     ├── NotServed            a model server does not take this request now; carries why
     ├── DeployError          a revision's server cannot be started
+    ├── NotTold              a receiver of notices did not take one
     ├── GatewayError         Envoy cannot be started, asked or configured
     │   ├── GatewayBusy      another agent works on this gateway
     │   └── TableRefused     this agent cannot or must not apply this routing table; it keeps the last good one
@@ -91,6 +92,14 @@ class NotServed(GrayliftError):
 
 class DeployError(GrayliftError):
     """The server of a revision cannot be started."""
+
+
+class NotTold(GrayliftError):
+    """A receiver did not take a notice. `for_good`: it refused this very one, so that to try again is of no use."""
+
+    def __init__(self, message: str, *, for_good: bool = False) -> None:
+        self.for_good = for_good
+        super().__init__(message)
 
 
 class GatewayError(GrayliftError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graylift.domain.evidence import IntervalReport
+from graylift.domain.notices import Gate, GateAnswer, Notice, Question
 from graylift.domain.release import CheckReport, CheckResult, Command, Event, Release, Service
 from graylift.domain.revision import Instance, Revision
 from graylift.domain.routing import GatewayState, RoutingTable
@@ -125,6 +126,24 @@ class Checklist(Protocol):
         ...
 
 
+class Notifier(Protocol):
+    """How people and systems are told."""
+
+    async def tell(self, notice: Notice) -> None:
+        """Hand the notice to its receiver, once for each call, within a bounded time. NotTold, with a reason that
+        holds no secret, if it was not taken."""
+        ...
+
+
+class Gates(Protocol):
+    """Other systems that have a word in a release."""
+
+    async def ask(self, gate: Gate, question: Question) -> GateAnswer:
+        """What the gate says to `question` now, within its `timeout_s`. Whatever is no clear answer is AWAY, with the
+        reason; nothing is raised. No secret is in it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to act, until `until_s`. `token` rises each time the holder changes."""
@@ -218,3 +237,33 @@ class History:
     release: Release
     events: tuple[Event, ...]
     reports: tuple[IntervalReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An event with its number, and the file of its release; None if it belongs to none."""
+
+    number: int
+    event: Event
+    spec: ReleaseSpec | None
+
+
+class Outbox(Protocol):
+    """What is still to be told, durable beside the events. Methods block and raise StoreError; those with a lease
+    raise LeaseLost if another holds it, and have done nothing then."""
+
+    def unread(self, limit: int = 1000) -> Sequence[Unread]:
+        """The oldest events that were not sorted yet."""
+        ...
+
+    def sort(self, lease: Lease, up_to: int, notices: Sequence[Notice]) -> None:
+        """The events up to number `up_to` are sorted: these notices come of them, and wait. In one transaction."""
+        ...
+
+    def waiting(self) -> Sequence[Notice]:
+        """What was not settled yet, oldest first."""
+        ...
+
+    def settle(self, lease: Lease, notices: Sequence[Notice]) -> None:
+        """These notices need nothing more: told, or given up."""
+        ...

@@ -119,3 +119,20 @@ commands = Table(
     Column("document", Text, nullable=False),
     Index("commands_by_outcome", "outcome", "arrival"),
 )
+
+sorted_events = Table(
+    "sorted_events",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("number", Integer, nullable=False),
+)
+"""Up to which event it is known who is to be told."""
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("document", Text, nullable=False),
+)
+"""What is still to be told."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,7 @@ class SqlStore:
             )
 
     def commit(self, lease: Lease, change: Change) -> None:
-        with self._transaction(self._writer) as connection:
-            _refuse_stale_lease(lease, _lease(connection))
+        with self.fenced(lease) as connection:
             for tracked in change.tracked:
                 _write_tracked(connection, tracked)
             if change.table is not None:
@@ -141,7 +140,7 @@ class SqlStore:
             ).all()
             return History(
                 release=value_from(Release, release),
-                events=tuple(_event_from_row(row) for row in events),
+                events=tuple(event_from_row(row) for row in events),
                 reports=tuple(value_from(IntervalReport, document) for document in reports),
             )
 
@@ -191,7 +190,7 @@ class SqlStore:
         if release_id is not None:
             asked = asked.where(tables.events.c.release_id == release_id)
         with self._transaction(self._reader) as connection:
-            return tuple(NumberedEvent(row.id, _event_from_row(row)) for row in connection.execute(asked))
+            return tuple(NumberedEvent(row.id, event_from_row(row)) for row in connection.execute(asked))
 
     def last_event(self) -> int:
         """The number of the newest event; 0 before the first."""
@@ -209,6 +208,23 @@ class SqlStore:
                 .order_by(recent.c.end_s, recent.c.gateway, recent.c.sequence)
             ).all()
             return tuple(_of_service(value_from(IntervalReport, document), service) for document in documents)
+
+    # What other parts of the state share with it, each in tables of its own.
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        return self._transaction(self._reader)
+
+    @contextmanager
+    def fenced(self, lease: Lease) -> Generator[Connection]:
+        """A transaction that writes. LeaseLost if the lease was taken by another."""
+        with self._transaction(self._writer) as connection:
+            _refuse_stale_lease(lease, _lease(connection))
+            yield connection
+
+    def add_tables(self, *missing: Table) -> None:
+        """Make those that are not there yet. Older code passes them over, so the schema's version stays."""
+        with self._transaction(self._writer) as connection:
+            tables.metadata.create_all(connection, tables=missing)
 
     # The file.
 
@@ -402,7 +418,7 @@ def _row_from_event(told: Event) -> dict[str, object]:
     }
 
 
-def _event_from_row(row: Any) -> Event:
+def event_from_row(row: Any) -> Event:
     return Event(row.at_s, row.service, row.release_id, row.kind, row.text, row.by)
 
 

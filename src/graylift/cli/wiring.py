@@ -7,9 +7,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from graylift.adapters.clock import SystemClock
+from graylift.adapters.http_gates import HttpGates
+from graylift.adapters.notifier import OutsideNotifier
 from graylift.adapters.otlp import OtlpSource
+from graylift.adapters.posts import Posts
 from graylift.adapters.processes import ProcessDeployer
 from graylift.adapters.prometheus import PrometheusSource
+from graylift.adapters.sql_outbox import SqlOutbox
 from graylift.adapters.sql_store import SqlStore
 from graylift.checks.checklist import LocalChecklist
 from graylift.cli.desk import holder
@@ -44,6 +48,7 @@ def controller_of(
     store: SqlStore,
     agent: GatewayAgent,
     deployer: ProcessDeployer,
+    posts: Posts,
     metrics: Sequence[MetricSource] = (),
 ) -> Controller:
     return Controller(
@@ -55,6 +60,9 @@ def controller_of(
         clock=SystemClock(),
         holder=holder(),
         metrics=metrics,
+        gates=HttpGates(posts),
+        outbox=SqlOutbox(store),
+        notifier=OutsideNotifier(posts),
     )
 
 
@@ -70,7 +78,7 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     installation.remember()
     agent = gateway_of(installation)
     deployer = deployer_of(installation)
-    prometheus, otlp = PrometheusSource(), OtlpSource()
+    prometheus, otlp, posts = PrometheusSource(), OtlpSource(), Posts()
     app = create_app(store, agent, otlp, SystemClock(), installation.api_host)
     api = ApiServer(app, installation.api_host, installation.api_port)
     stop = asyncio.Event()
@@ -78,7 +86,7 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     try:
         await api.start()
         installation.say_api(api.address)
-        controller = controller_of(installation, store, agent, deployer, (prometheus, otlp))
+        controller = controller_of(installation, store, agent, deployer, posts, (prometheus, otlp))
         task = asyncio.create_task(controller.run(stop), name="controller")
         try:
             yield task
@@ -87,6 +95,7 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
             await task
     finally:
         await api.close()
+        await posts.close()
         await prometheus.close()
         await deployer.close()
         await agent.close()

@@ -13,6 +13,8 @@ from dataclasses import replace
 
 from graylift import rollout
 from graylift.controller.checklists import Checklists
+from graylift.controller.courier import Courier
+from graylift.controller.gatekeeper import Gatekeeper
 from graylift.controller.plan import Plan, World, plan
 from graylift.controller.troubles import Patience, Troubles
 from graylift.domain.evidence import IntervalReport
@@ -25,8 +27,11 @@ from graylift.ports import (
     Clock,
     Deployer,
     EvidenceSource,
+    Gates,
     Lease,
     MetricSource,
+    Notifier,
+    Outbox,
     ReleaseStore,
     Router,
     Snapshot,
@@ -49,6 +54,7 @@ class Controller:
     """Drives all releases of one store. Two of them may run: only the one that holds the lease acts.
 
     holder: names this process in the lease; another process must have another name
+    outbox, notifier: both, or nobody is told; gates: without any, stages that name some wait
     """
 
     def __init__(
@@ -62,6 +68,9 @@ class Controller:
         clock: Clock,
         holder: str,
         metrics: Sequence[MetricSource] = (),
+        gates: Gates | None = None,
+        outbox: Outbox | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._store = store
         self._router = router
@@ -77,6 +86,12 @@ class Controller:
         self._refusals: dict[str, str] = {}
         self._troubles = Troubles()
         self._patience = Patience()
+        self._gatekeeper = None if gates is None else Gatekeeper(gates, clock, when_one_answers=self.nudge)
+        self._courier = (
+            None
+            if outbox is None or notifier is None
+            else Courier(outbox, notifier, clock, self._troubles, when_one_ends=self.nudge)
+        )
         self._quiet_looks = 0
         self._reads_on = False
         self._nudged = asyncio.Event()
@@ -95,8 +110,13 @@ class Controller:
         self._nudged.set()
 
     async def close(self) -> None:
-        """Cancel the checks that run, and give the lease back: the next controller need not wait for its end."""
+        """Cancel the checks that run, tell what can be told soon, and give the lease back: the next controller need not
+        wait for its end."""
         await self._checklists.close()
+        if self._gatekeeper is not None:
+            await self._gatekeeper.close()
+        if self._courier is not None:
+            await self._courier.close(self._lease)
         if self._lease is None:
             return
         self._lease = None
@@ -133,6 +153,10 @@ class Controller:
         self._reads_on = bool(world.gateways)
         self._checklists.keep_only(t.release.id for t in planned.services if t.release and _is_checking(t))
         await self._act(planned, world, lease)
+        if self._gatekeeper is not None:
+            self._gatekeeper.ask(planned.questions)
+        if self._courier is not None:
+            await self._courier.look(lease, planned.services, now)
         if planned.moved:
             self._quiet_looks = 0
         return planned
@@ -169,6 +193,10 @@ class Controller:
         """Another controller acts: forget what only the acting one may know."""
         self._lease = None
         self._checklists.keep_only(())
+        if self._gatekeeper is not None:
+            self._gatekeeper.ask(())
+        if self._courier is not None:
+            self._courier.stand_by()
 
     # Reading. What cannot be read is missing in the World; the look goes on without it.
 
@@ -184,6 +212,7 @@ class Controller:
             ended_checks={
                 t.release.id: self._checklists.results(t.release) for t in snapshot.services if t.release is not None
             },
+            gates={} if self._gatekeeper is None else self._gatekeeper.answers(),
         )
 
     async def _see_gateways(self, snapshot: Snapshot, now: float) -> Sequence[GatewayState]:

@@ -12,6 +12,7 @@ from graylift import rollout
 from graylift.controller import judging
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Judgement
+from graylift.domain.notices import GateAnswer, Question
 from graylift.domain.release import CheckReport, CheckResult, Command, Event, Release, Situation
 from graylift.domain.revision import Instance, InstanceState, Revision
 from graylift.domain.routing import Backend, GatewayState, RoutingTable, ServiceRoutes
@@ -26,6 +27,7 @@ class World:
     instances: by revision id; what the deployer could not tell is missing
     checks:    by release id, of the checklists that are done
     ended_checks: by release id, of the checks that have ended while others run
+    gates:     by release id and stage, what the gates before that stage say
     """
 
     now: float
@@ -34,6 +36,7 @@ class World:
     reports: tuple[IntervalReport, ...]
     checks: Mapping[str, CheckReport]
     ended_checks: Mapping[str, tuple[CheckResult, ...]]
+    gates: Mapping[tuple[str, int], tuple[GateAnswer, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,14 @@ class Plan:
     services: all of them, as they are after the change
     table:    the newest routing table, changed or not; None before the first
     moved:    something was set going: look again soon
+    questions: what gates are to be asked
     """
 
     change: Change
     services: tuple[Tracked, ...]
     table: RoutingTable | None
     moved: bool
+    questions: tuple[Question, ...] = ()
 
 
 def plan(snapshot: Snapshot, world: World, token: int) -> Plan:
@@ -67,7 +72,8 @@ def plan(snapshot: Snapshot, world: World, token: int) -> Plan:
         handled=tuple(look.handled for look in looks if look.handled is not None),
     )
     moved = change.table is not None or bool(change.handled) or any(_has_moved(known, after) for after in services)
-    return Plan(change, services, table, moved)
+    questions = tuple(look.question for look in looks if look.question is not None)
+    return Plan(change, services, table, moved, questions)
 
 
 def newest_version(stored: RoutingTable | None, gateways: Sequence[GatewayState]) -> int:
@@ -103,6 +109,7 @@ class _Look:
     after: Tracked | None
     events: tuple[Event, ...]
     handled: Handled | None = None
+    question: Question | None = None
 
 
 def _look(before: Tracked | None, command: Command | None, world: World, newest: int) -> _Look:
@@ -115,13 +122,14 @@ def _look(before: Tracked | None, command: Command | None, world: World, newest:
         release = rollout.credit(release, report, len(world.gateways))
     judged = judging.judged(service, release, before.judge_state, world.reports)
     events = _lost(release, judged, world.now)
-    after, handled = release, None
+    after, handled, question = release, None, None
     if command is not None:
         obeyed = rollout.obey(command, service, release, newest, world.now)
         handled = Handled(command.id, obeyed.outcome, obeyed.refused)
         service, after, events = obeyed.service or service, obeyed.release or release, (*events, *obeyed.events)
     if after == release:
         situation = _situation(release, world, newest, judged.judgement)
+        question = rollout.question(release, situation, world.now)
         after, told = rollout.evolve(release, rollout.decide(release, situation, world.now), situation, world.now)
         events = (*events, *told)
     settled = rollout.settle(service, release, after, world.now)
@@ -132,7 +140,7 @@ def _look(before: Tracked | None, command: Command | None, world: World, newest:
         judge_state=judging.entered(service, release, after, judged.state),
         revision_no=before.revision_no,
     )
-    return _Look(tracked, events, handled)
+    return _Look(tracked, events, handled, question)
 
 
 def _begin(before: Tracked | None, command: Command | None, world: World, newest: int) -> _Look:
@@ -160,6 +168,7 @@ def _situation(release: Release, world: World, newest: int, judgement: Judgement
     def seen(revision: Revision | None) -> Instance | None:
         return None if revision is None else world.instances.get(revision.id)
 
+    ahead = rollout.stage_ahead(release)
     return Situation(
         checks=world.checks.get(release.id),
         stable=seen(release.stable),
@@ -168,6 +177,7 @@ def _situation(release: Release, world: World, newest: int, judgement: Judgement
         table_version=newest,
         judgement=judgement,
         ended_checks=world.ended_checks.get(release.id, ()),
+        gates=() if ahead is None else world.gates.get((release.id, ahead), ()),
     )
 
 

@@ -61,9 +61,10 @@ class _Wait:
 
 
 class Patience:
-    """When something that fails again and again may be tried again: after 1, 2, 4, ... seconds, 30 at most."""
+    """When something that fails again and again may be tried again: after 1, 2, 4, ... seconds, `longest_s` at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float = LONGEST_WAIT_S) -> None:
+        self._longest_s = longest_s
         self._waits: dict[str, _Wait] = {}
 
     def allows(self, subject: str, now: float) -> bool:
@@ -73,7 +74,7 @@ class Patience:
 
     def tried(self, subject: str, now: float) -> None:
         before = self._waits.get(subject)
-        seconds = 1.0 if before is None else min(LONGEST_WAIT_S, before.seconds * 2)
+        seconds = 1.0 if before is None else min(self._longest_s, before.seconds * 2)
         self._waits[subject] = _Wait(seconds, now + seconds)
 
     def succeeded(self, subject: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from graylift.domain.judgement import Judgement, Verdict
+from graylift.domain.notices import GateAnswer
 from graylift.domain.revision import Instance, Revision
 from graylift.domain.routing import GatewayState
 from graylift.domain.shadow import ShadowWindow
@@ -116,6 +117,7 @@ class Release:
     checks:        what was checked before traffic, as far as it has come; None before the first check ended
     judgement:     the last look of this stage, None before the first
     done:          the stages that were left
+    gates:         what the gates before the next stage said last, none before they were asked
     """
 
     id: str
@@ -136,6 +138,7 @@ class Release:
     done: tuple[StageRecord, ...] = ()
     finished_s: float | None = None
     resumed_s: float | None = None
+    gates: tuple[GateAnswer, ...] = ()
 
     @property
     def service(self) -> str:
@@ -218,6 +221,7 @@ class Situation:
     table_version: of the newest routing table that was stored
     judgement: None when there is nothing to judge yet
     ended_checks: of the checks that have ended, while the others run
+    gates:    what the gates before the stage ahead say now; those that have not answered are missing
     """
 
     checks: CheckReport | None
@@ -227,3 +231,4 @@ class Situation:
     table_version: int
     judgement: Judgement | None
     ended_checks: tuple[CheckResult, ...] = ()
+    gates: tuple[GateAnswer, ...] = ()

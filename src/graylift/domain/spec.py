@@ -8,6 +8,7 @@ from typing import Literal, assert_never
 
 from graylift.domain.engine import Packing, Precision, Profile, Runtime
 from graylift.domain.limits import Limits
+from graylift.domain.notices import Gate, Receiver
 from graylift.domain.sources import MetricOrigin
 from graylift.domain.weights import TOTAL, Role, Weights
 
@@ -326,6 +327,7 @@ class Stage:
     min_requests: candidate requests it takes at least; of a shadow stage, pairs of answers
     shadow:       of a shadow stage; its weight is 0
     max_duration_s: how long it may last until it is proven good, None: for ever; then `on_inconclusive`
+    confirm:      asked before it begins; all must say go
     """
 
     weights: Weights
@@ -336,6 +338,7 @@ class Stage:
     max_duration_s: float | None = None
     on_inconclusive: OnInconclusive = OnInconclusive.HOLD
     shadow: ShadowSpec | None = None
+    confirm: tuple[Gate, ...] = ()
 
     def __str__(self) -> str:
         """What the candidate gets, as people say it: `20 %`, `shadow 10 %`."""
@@ -495,3 +498,4 @@ class ReleaseSpec:
     on_failure: OnFailure
     digest: str
     checks: ChecksSpec = ChecksSpec()
+    notify: tuple[Receiver, ...] = ()

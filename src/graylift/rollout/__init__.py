@@ -10,9 +10,9 @@ Three rules hold whatever is put in:
 - a release moves one stage at a time, and its final phases are final.
 """
 
-from graylift.rollout.arms import weights_of
+from graylift.rollout.arms import stage_ahead, weights_of
 from graylift.rollout.commands import Obeyed, obey
-from graylift.rollout.decisions import ROLLBACK_WITHIN_S, decide
+from graylift.rollout.decisions import ROLLBACK_WITHIN_S, decide, question
 from graylift.rollout.measures import wanted_metrics
 from graylift.rollout.moves import credit, evolve
 from graylift.rollout.routes import kept, routes, split_of, wanted
@@ -28,10 +28,12 @@ __all__ = [
     "kept",
     "obey",
     "partings",
+    "question",
     "retire",
     "routes",
     "settle",
     "split_of",
+    "stage_ahead",
     "wanted",
     "wanted_metrics",
     "weights_of",

@@ -20,6 +20,17 @@ def weights_of(release: Release) -> Weights:
     return release.current_stage.weights if release.phase in ON_TRAFFIC else NONE
 
 
+def stage_ahead(release: Release) -> int | None:
+    """Index of the stage that this release enters next, if all goes well; None where no stage follows."""
+    match release.phase:
+        case Phase.STARTING:
+            return 0
+        case Phase.PROGRESSING:
+            return release.stage + 1
+        case _:
+            return None
+
+
 def stable_of(release: Release) -> Revision:
     """The revision to compare with and to go back to. ValueError before the checks have bound the release."""
     if release.stable is None:

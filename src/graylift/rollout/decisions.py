@@ -14,13 +14,15 @@ words. Called by the controller through `decide`. How a kind reads in each phase
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from graylift.domain.judgement import Decision, DecisionKind, Judgement, Ruling, Verdict
+from graylift.domain.notices import Gate, GateAnswer, GateState, Question
 from graylift.domain.release import Phase, Release, Situation
 from graylift.domain.revision import Instance, InstanceState, Revision
 from graylift.domain.spec import OnFailure, OnInconclusive
-from graylift.rollout.arms import candidate_of, stable_of
+from graylift.rollout.arms import candidate_of, stable_of, stage_ahead
 from graylift.rollout.wording import because, duration
 
 ROLLBACK_WITHIN_S = 30.0
@@ -46,6 +48,7 @@ def decide(release: Release, situation: Situation, now: float) -> Decision:
                     now,
                 )
                 or _hold(_unapproved(release))
+                or _unconfirmed(release, situation)
                 or _next_stage(release)
             )
         case Phase.PAUSED:
@@ -133,8 +136,10 @@ def _starting(release: Release, situation: Situation, now: float) -> Decision:
             within = duration(revision.ready_within_s)
             return Decision(DecisionKind.REJECT, f"{revision.name} was not ready within {within}: {waiting}")
         return Decision(DecisionKind.HOLD, waiting)
-    return _hold(_gateways_behind(release, situation, situation.table_version)) or Decision(
-        DecisionKind.ADVANCE, f"{candidate.name} is ready and every gateway sees it healthy"
+    return (
+        _hold(_gateways_behind(release, situation, situation.table_version))
+        or _unconfirmed(release, situation)
+        or Decision(DecisionKind.ADVANCE, f"{candidate.name} is ready and every gateway sees it healthy")
     )
 
 
@@ -312,6 +317,48 @@ def _unapproved(release: Release) -> str | None:
     if release.current_stage.approval_required and not release.approved:
         return f"waiting for approval: graylift approve {release.service}"
     return None
+
+
+def question(release: Release, situation: Situation, now: float) -> Question | None:
+    """What the gates of the stage ahead are to be asked now; None while anything else holds the release, too."""
+    ahead, gates = stage_ahead(release), _gates_ahead(release)
+    if ahead is None or not gates:
+        return None
+    all_go = tuple(GateAnswer(gate.name, GateState.GO) for gate in gates)
+    would_go_on = decide(release, replace(situation, gates=all_go), now)
+    if would_go_on.kind not in (DecisionKind.ADVANCE, DecisionKind.PROMOTE):
+        return None
+    spec = release.spec
+    weight = str(spec.stages[ahead].weights)
+    return Question(release.id, spec.service, spec.candidate.name, spec.stable.name, ahead, weight, gates)
+
+
+def _gates_ahead(release: Release) -> tuple[Gate, ...]:
+    ahead = stage_ahead(release)
+    return () if ahead is None else release.spec.stages[ahead].confirm
+
+
+def _unconfirmed(release: Release, situation: Situation) -> Decision | None:
+    """What follows while not every gate before the next stage says go. One that is away holds; it blames nobody."""
+    said = {answer.gate: answer for answer in situation.gates}
+    answers = [(gate.name, said.get(gate.name)) for gate in _gates_ahead(release)]
+    for name, answer in answers:
+        if answer is not None and answer.state is GateState.STOP:
+            return Decision(_stopped(release), f"gate {name} says stop{because(answer.reason)}")
+    for name, answer in answers:
+        if answer is None:
+            return Decision(DecisionKind.HOLD, f"gate {name} is asked")
+        if answer.state is GateState.WAIT:
+            return Decision(DecisionKind.HOLD, f"gate {name} says wait{because(answer.reason)}")
+        if answer.state is GateState.AWAY:
+            return Decision(DecisionKind.HOLD, f"gate {name} is away{because(answer.reason)}")
+    return None
+
+
+def _stopped(release: Release) -> DecisionKind:
+    if release.phase is Phase.STARTING:
+        return DecisionKind.REJECT
+    return DecisionKind.PAUSE if release.spec.on_failure is OnFailure.PAUSE else DecisionKind.ROLLBACK
 
 
 def _next_stage(release: Release) -> Decision:

@@ -9,15 +9,20 @@ from dataclasses import replace
 
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Decision, DecisionKind, Judgement
+from graylift.domain.notices import GateAnswer, GateState
 from graylift.domain.release import CheckResult, Event, Phase, Release, Situation, StageRecord
 from graylift.rollout.arms import ON_TRAFFIC, UNBOUND
-from graylift.rollout.wording import stage_name
+from graylift.rollout.wording import because, stage_name
 
 
 def evolve(release: Release, decision: Decision, situation: Situation, now: float) -> tuple[Release, tuple[Event, ...]]:
     """The release after `decision`, and what is to be told of it. ValueError for a decision its phase does not know."""
     seen = _with_results(release, situation)
-    noticed = (*_checked(release, situation, now), *_noticed(release, situation.judgement, now))
+    noticed = (
+        *_checked(release, situation, now),
+        *_noticed(release, situation.judgement, now),
+        *_answered(release, situation, now),
+    )
     if decision.kind is DecisionKind.HOLD:
         return replace(seen, reason=decision.why), noticed
     after = _moved(seen, decision, situation.table_version + 1, now)
@@ -66,6 +71,7 @@ def enter_phase(release: Release, phase: Phase, why: str, table: int, now: float
         approved=False,
         resumed_s=None,
         finished_s=now if phase.is_final else None,
+        gates=(),
     )
 
 
@@ -136,6 +142,8 @@ def _with_results(release: Release, situation: Situation) -> Release:
         )
     if release.phase in ON_TRAFFIC and situation.judgement is not None:
         release = replace(release, judgement=situation.judgement)
+    if situation.gates:
+        release = replace(release, gates=situation.gates)
     return release
 
 
@@ -174,3 +182,16 @@ def _noticed(release: Release, judgement: Judgement | None, now: float) -> tuple
     if judgement.stable_sick is None and was_sick:
         events.append(Event(now, release.service, release.id, "STABLE_WELL", "stable is fit to compare with again"))
     return tuple(events)
+
+
+def _answered(release: Release, situation: Situation, now: float) -> tuple[Event, ...]:
+    """What gates say now and did not say when they were asked last."""
+    return tuple(
+        Event(now, release.service, release.id, "GATE", f"{a.gate} {_said(a)}{because(a.reason)}")
+        for a in situation.gates
+        if a not in release.gates
+    )
+
+
+def _said(answer: GateAnswer) -> str:
+    return "is away" if answer.state is GateState.AWAY else f"says {answer.state.value}"

@@ -31,6 +31,7 @@ from graylift.spec.fields import Fields, Read
 from graylift.spec.headers import header, header_value
 from graylift.spec.limits import read_limits
 from graylift.spec.model import MissingFile, read_model
+from graylift.spec.notify import read_notify
 from graylift.spec.shapes import CHECKS, JUDGE, MATCH, METADATA, MODEL, REVISION, ROUTING, SPEC, STICKY
 from graylift.spec.stages import read_stages
 from graylift.spec.sticky import read_sticky
@@ -101,6 +102,7 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
     spoken = protocol.value if protocol.found else ServingProtocol.OPEN_INFERENCE
     judging = fields.nested_or(judge.default_for(spoken), "judge", JUDGE, partial(judge.read_judge, spoken))
     on_failure = fields.read_or(OnFailure.ROLLBACK, "onFailure", choice({member.value: member for member in OnFailure}))
+    notify = read_notify(fields)
     stages = read_stages(fields, judging.value.checks if judging.found else None)
     return ReleaseSpec(
         service=service.value,
@@ -113,6 +115,7 @@ def _read_spec(fields: Fields, service: Read[str], base: Path, missing_file: Mis
         on_failure=on_failure.value,
         digest="",
         checks=checks.value,
+        notify=notify,
     )
 
 

@@ -38,6 +38,7 @@ SPEC = Shape(
         "stages": "the steps from the first percent to all of the traffic",
         "judge": "what is measured and how much worse the candidate may be",
         "onFailure": "rollback or pause",
+        "notify": "who is told: [{slack: {env: GRAYLIFT_SECRET_SLACK}, on: [PROMOTED, ROLLING_BACK]}]",
     },
 )
 
@@ -195,6 +196,7 @@ STAGE = Shape(
         "promoteIfWithin": "looser promote margins for this stage: {errors: 5pp}",
         "maxDuration": "how long the stage may last without being proven good, as in 6h",
         "onInconclusive": "hold, pause or rollback: what follows then",
+        "confirm": "gates that are asked before it begins: [{name: change-window, url: http://10.0.0.9/gate}]",
         "watch": "how long the old stable stays warm after the last stage began, as in 30m",
     },
 )
@@ -279,9 +281,47 @@ OTLP = Shape(
     },
 )
 
+GATE = Shape(
+    "spec.stages[].confirm[]",
+    {
+        "name": "what people call it, as in change-window",
+        "url": "where it is asked: http(s)://host:port/path, or {env: GRAYLIFT_SECRET_...}",
+        "timeout": "how long it may take to answer, as in 10s",
+        "signingKey": "{env: GRAYLIFT_SECRET_...}: the key that questions are signed with",
+    },
+)
+
+NOTIFY = Shape(
+    "spec.notify[]",
+    {
+        "webhook": "where to post events: http(s)://host:port/path, or {env: GRAYLIFT_SECRET_...}",
+        "slack": "{env: GRAYLIFT_SECRET_...}: the variable with the address of an incoming webhook",
+        "email": "{to: [ops@example.com], from: graylift@example.com, server: smtp.example.com:587}",
+        "signingKey": "{env: GRAYLIFT_SECRET_...}: the key that a webhook's messages are signed with",
+        "on": "which events, as in [PROMOTED, ROLLING_BACK]",
+    },
+)
+
+EMAIL = Shape(
+    "spec.notify[].email",
+    {
+        "to": "to whom, as in [ops@example.com]",
+        "from": "from whom, as in graylift@example.com",
+        "server": "host:port of an SMTP server, as in smtp.example.com:587",
+        "user": "whom to log in as",
+        "password": "{env: GRAYLIFT_SECRET_...}: the variable with the password",
+    },
+)
+
+SECRET = Shape(
+    "spec.notify[].slack, signingKey, password",
+    {"env": "the name of an environment variable of the controller, as in GRAYLIFT_SECRET_SLACK"},
+)
+
 SHAPES = (
     *(ROOT, METADATA, SPEC, REVISION, MODEL, PROFILE),
     *(CHECKS, PARITY, PERFORMANCE, COLD_START, BOUNDARY, CAPACITY, CONCURRENCY),
     *(ROUTING, STICKY, MATCH, LIMIT, LIMIT_KEY, LIMIT_LABEL, STAGE, STAGE_MATCH),
     *(JUDGE, METRIC, PROMETHEUS, OTLP, SHADOW, SHADOW_MARGINS, AGREEMENT),
+    *(GATE, NOTIFY, EMAIL, SECRET),
 )

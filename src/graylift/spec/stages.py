@@ -12,6 +12,7 @@ from graylift.spec import defaults
 from graylift.spec.document import Node, Scalar
 from graylift.spec.fields import Fields, Read, Wrong, nearest
 from graylift.spec.judge import MEASURED, margin_for
+from graylift.spec.notify import read_gates
 from graylift.spec.shadow import read_shadow
 from graylift.spec.shapes import STAGE
 from graylift.spec.values import any_margin, between, choice, duration, integer, number
@@ -69,7 +70,7 @@ def _read_stage(fields: Fields, weight: Read[Weights], checks: tuple[Check, ...]
         for name in ("observe", "minRequests", "approval", "promoteIfWithin", "maxDuration", "onInconclusive"):
             why = f"`{name}` has no meaning where the candidate has all of the traffic: nothing is left to compare with"
             fields.refuse(name, why, f"write the last stage as {_LAST}")
-        return Stage(ALL, observe_s=fields.read("watch", _observation).value)
+        return Stage(ALL, observe_s=fields.read("watch", _observation).value, confirm=read_gates(fields))
     if weight.found:
         fields.refuse("watch", "`watch` belongs to the last stage alone, the one with weight 100", "write `observe`")
     observe = fields.read("observe", _observation)
@@ -85,6 +86,7 @@ def _read_stage(fields: Fields, weight: Read[Weights], checks: tuple[Check, ...]
         promote_if_within=tuple(effective_margins(weight.value, checks or (), [read.value for read in own.value])),
         max_duration_s=longest,
         on_inconclusive=then,
+        confirm=read_gates(fields),
     )
 
 
