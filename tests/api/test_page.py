@@ -16,8 +16,10 @@ from graylift.api import stream
 from graylift.api.board import plots_section, release_sections, services_sections
 from graylift.api.steering import buttons
 from graylift.api.stream import Broadcast
-from graylift.domain.release import CommandKind, Event, Phase, Service
+from graylift.domain.release import CommandKind, Event, Phase, Service, StageRecord
+from graylift.domain.weights import Weights
 from graylift.errors import StoreError
+from graylift.testing import samples
 
 
 def test_a_release_is_shown_as_it_is_stored(store: SqlStore) -> None:
@@ -75,6 +77,16 @@ def test_the_buttons_of_an_older_release_are_gone(store: SqlStore) -> None:
     keep(store, replace(a_release(), id="file-type-2"))
     assert "data-command" not in release_sections(store, "file-type-1", NOW)["steer"]
     assert "data-command" in release_sections(store, "file-type-2", NOW)["steer"]
+
+
+def test_what_was_judged_is_still_shown_when_there_is_nothing_left_to_compare(store: SqlStore) -> None:
+    told = samples.verdict(sentence="0.2 % against 0.3 %; shown to be within 5pp")
+    passed = StageRecord(1, Weights(5000), NOW - 9, NOW - 2, 7.0, 90, 90, (told,), "passed")
+    watched = replace(a_release(Phase.PROMOTED), stage=2, done=(passed,))
+    keep(store, watched)
+    sections = release_sections(store, "file-type-1", NOW)
+    assert "shown to be within 5pp" in sections["verdicts"]
+    assert ">100 %<" in sections["arms"]
 
 
 async def news(events: AsyncIterator[bytes]) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from graylift.api.steering import buttons
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.judgement import Verdict
 from graylift.domain.release import Event, Phase, Release
+from graylift.domain.weights import ALL
 from graylift.ports import Tracked
 from graylift.report import words
 from graylift.report.facts import facts_from
@@ -114,7 +115,8 @@ def release_sections(records: Records, release_id: str, now: float) -> dict[str,
     tracked = _tracked(records, release_id)
     release = records.release(release_id)
     newest = tracked is not None and tracked.release is not None and tracked.release.id == release.id
-    moment = moment_from(release, weights_of(release), records.recent_reports(release.service, now - 60))
+    weights = ALL if release.phase is Phase.PROMOTED else weights_of(release)
+    moment = moment_from(release, weights, records.recent_reports(release.service, now - 60))
     return {
         "control": control_section(records, now),
         "head": _section("head", release=release),
@@ -145,11 +147,13 @@ def _tracked(records: Records, release_id: str) -> Tracked | None:
 
 
 def _judged(release: Release) -> Iterator[tuple[Verdict, str]]:
-    """Each verdict of the stage the release is in, or was left in, with its gauge, which pairs of answers have not."""
-    if release.judgement is not None:
+    """Each verdict of the stage the release is in, or of the last one that had both arms to compare, with its gauge,
+    which pairs of answers have not."""
+    compared = [record for record in release.done if not release.spec.stages[record.index].is_watch]
+    if release.judgement is not None and not release.current_stage.is_watch:
         verdicts, stage = release.judgement.verdicts, release.current_stage
-    elif release.done:
-        verdicts, stage = release.done[-1].verdicts, release.spec.stages[release.done[-1].index]
+    elif compared:
+        verdicts, stage = compared[-1].verdicts, release.spec.stages[compared[-1].index]
     else:
         return
     own = {margin.check: margin.margin for margin in stage.promote_if_within}
