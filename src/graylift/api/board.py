@@ -134,7 +134,7 @@ def plots_section(records: Records, release_id: str, now: float) -> str:
     release = records.release(release_id)
     reports: tuple[IntervalReport, ...] = tuple(records.recent_reports(release.service, now - PLOTTED_S))
     drawn: list[tuple[str, str]] = []
-    if reports and release.finished_s is None:
+    if reports and (release.finished_s is None or release.finished_s > now - PLOTTED_S):
         events = tuple(told.event for told in records.events_after(release_id=release_id, limit=_EVENTS))
         facts = facts_from(release, events, reports)
         drawn = [(plot.title, svg_from(plot)) for plot in plots_from(facts, since_s=now - PLOTTED_S)]
