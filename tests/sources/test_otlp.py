@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otlp_lab import CUMULATIVE, DELTA, as_json, export
 
 from graylift.adapters.otlp import OtlpSource
+from graylift.adapters.sql_store import SqlStore
 from graylift.api import ApiServer, create_app
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.sources import OtlpHistogram, WantedArm, WantedMetric
@@ -25,7 +27,6 @@ from graylift.domain.tally import Tally, tallied
 from graylift.domain.weights import Role
 from graylift.protocols.otlp import export_from
 from graylift.testing.fakes import FakeClock
-from graylift.testing.memory_store import MemoryStore
 
 PROTOBUF = "application/x-protobuf"
 EVERY_S = 30.0
@@ -217,14 +218,16 @@ def test_an_exponential_histogram_knows_what_lies_above_powers_of_two(scale: int
 
 
 @pytest.fixture
-async def posting() -> AsyncIterator[tuple[Plane, aiohttp.ClientSession, str]]:
+async def posting(tmp_path: Path) -> AsyncIterator[tuple[Plane, aiohttp.ClientSession, str]]:
     plane = Plane()
     await plane.look(0.0)
-    server = ApiServer(create_app(MemoryStore(), NoScores(), plane.source, FakeClock()), "127.0.0.1", 0)
+    store = SqlStore(f"sqlite:///{tmp_path / 'graylift.db'}")
+    server = ApiServer(create_app(store, NoScores(), plane.source, FakeClock(), "127.0.0.1"), "127.0.0.1", 0)
     await server.start()
     async with aiohttp.ClientSession() as session:
         yield plane, session, f"http://{server.address}/v1/metrics"
     await server.close()
+    store.close()
 
 
 class NoScores:

@@ -119,3 +119,12 @@ commands = Table(
     Column("document", Text, nullable=False),
     Index("commands_by_outcome", "outcome", "arrival"),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("document", Text, nullable=False),
+)
+"""An older file gets it with its first token."""
