@@ -49,7 +49,10 @@ def test_every_release_file_in_the_documents_is_valid(page: str, text: str) -> N
 @pytest.mark.parametrize(("page", "command", "rest"), typed())
 def test_every_command_in_the_documents_exists_with_its_options(page: str, command: str, rest: str) -> None:
     assert command in COMMANDS, f"{page} shows `graylift {command}`"
-    known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    found = COMMANDS[command]
+    if group := getattr(found, "commands", None):
+        found = group[rest.split(maxsplit=1)[0]]
+    known = {option for parameter in found.params for option in parameter.opts}
     for option in re.findall(r"(?<!\S)-{1,2}[a-z][\w-]*", rest):
         assert option in known | {"--help"}, f"{page} shows `graylift {command} {option}`"
 

@@ -136,3 +136,12 @@ notices = Table(
     Column("document", Text, nullable=False),
 )
 """What is still to be told."""
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("document", Text, nullable=False),
+)
+"""An older file gets it with its first token."""

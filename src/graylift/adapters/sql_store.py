@@ -21,10 +21,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from graylift.adapters import sql_schema as tables
 from graylift.adapters.documents import document_from, value_from
+from graylift.domain.access import Token
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.release import Command, Event, Release, Service
 from graylift.domain.routing import RoutingTable
-from graylift.errors import LeaseLost, StoreError
+from graylift.errors import CommandRefused, LeaseLost, StoreError
 from graylift.ports import Change, Handled, History, Lease, Snapshot, Tracked
 
 RECENT_S = 3600.0
@@ -225,6 +226,34 @@ class SqlStore:
         """Make those that are not there yet. Older code passes them over, so the schema's version stays."""
         with self._transaction(self._writer) as connection:
             tables.metadata.create_all(connection, tables=missing)
+
+    # Who may use the API.
+
+    def tokens(self) -> tuple[Token, ...]:
+        """All there ever were, revoked ones too, by name."""
+        with self._transaction(self._reader) as connection:
+            if not inspect(connection).has_table(tables.tokens.name):
+                return ()
+            documents = connection.scalars(select(tables.tokens.c.document).order_by(tables.tokens.c.name))
+            return tuple(value_from(Token, document) for document in documents)
+
+    def add_token(self, token: Token) -> None:
+        """CommandRefused if its name has a token that is not revoked; a revoked one is replaced."""
+        with self._transaction(self._writer) as connection:
+            tables.tokens.create(connection, checkfirst=True)
+            known = connection.scalar(select(tables.tokens.c.document).where(tables.tokens.c.name == token.name))
+            if known is not None and value_from(Token, known).revoked_s is None:
+                raise CommandRefused(f"{token.name} has a token: graylift token revoke {token.name} first")
+            _put(connection, tables.tokens, {"name": token.name}, digest=token.digest, document=document_from(token))
+
+    def revoke_token(self, name: str, now: float) -> None:
+        """From the next request on. CommandRefused if there is none of that name."""
+        token = next((token for token in self.tokens() if token.name == name), None)
+        if token is None:
+            raise CommandRefused(f"nobody called {name[:80]!r} has a token; graylift token list names who does")
+        with self._transaction(self._writer) as connection:
+            revoked = replace(token, revoked_s=token.revoked_s or now)
+            _put(connection, tables.tokens, {"name": name}, digest=token.digest, document=document_from(revoked))
 
     # The file.
 

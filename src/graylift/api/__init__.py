@@ -3,6 +3,7 @@
     releases, scores, bodies   the API: what is stored, as JSON; commands and scores, taken in
     steering                   a command put before the controller, and which of them would do something
     pages, board, stream       the pages; what they show, as sections of HTML; the sections that changed, to every page
+    door                       who comes in: tokens, and what their rank allows
     guard                      what every request must be before anything reads it, and what every answer carries
     app, server                the routes put together, and served
     records                    what it needs of the store
@@ -12,7 +13,7 @@ It is blind to the controller and the gateway: commands go through the store, sc
 for more, since whoever reaches it may command releases.
 """
 
-from graylift.api.app import create_app
+from graylift.api.app import create_app, is_loopback
 from graylift.api.server import ApiServer
 
-__all__ = ["ApiServer", "create_app"]
+__all__ = ["ApiServer", "create_app", "is_loopback"]

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from graylift.api import pages, pushed, releases, scores
+from graylift.api.door import Door
 from graylift.api.guard import Guard
 from graylift.api.records import Records
 from graylift.errors import ProtocolError, StoreError
@@ -33,7 +34,12 @@ def create_app(store: Records, scored: Scores, pushed_to: Pushed, clock: Clock, 
     app.include_router(pages.routes(store, clock))
     app.add_exception_handler(StoreError, _unavailable)
     app.add_exception_handler(ProtocolError, _refused)
-    return Guard(app, _OWN_NAMES if host in _OWN_NAMES or host.startswith("127.") else None)
+    loopback = is_loopback(host)
+    return Guard(Door(app, store, clock, loopback=loopback), _OWN_NAMES if loopback else None)
+
+
+def is_loopback(host: str) -> bool:
+    return host in _OWN_NAMES or host.startswith("127.")
 
 
 async def _unavailable(_request: Request, error: Exception) -> JSONResponse:

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Mapping
 from importlib.resources import files
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from graylift.api.board import plots_section, release_sections, services_sections, templates
+from graylift.api.door import COOKIE, LOGIN, secret_of
 from graylift.api.exposition import CONTENT_TYPE, Exposition
 from graylift.api.guard import REPORT_POLICY
 from graylift.api.records import Records
@@ -76,6 +77,18 @@ def routes(records: Records, clock: Clock) -> APIRouter:
         except KeyError:
             raise _unknown(release_id) from None
         return _stream(broadcasts.setdefault(release_id, Broadcast(_Release(records, release_id, clock).sections)))
+
+    @router.get(LOGIN)
+    async def login() -> HTMLResponse:
+        return _page("login", {}, None)
+
+    @router.post(LOGIN)
+    async def logged_in(request: Request) -> Response:
+        # Who comes here with a token was let in by the door.
+        answer = Response(status_code=204)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, secret_of(request), httponly=True, samesite="strict", secure=secure)
+        return answer
 
     @router.get("/metrics")
     async def metrics() -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from graylift.domain.access import Token
 from graylift.domain.evidence import IntervalReport
 from graylift.domain.release import Command, Event, Release
 from graylift.ports import Handled, History, Lease, Snapshot
@@ -46,5 +47,7 @@ class Records(Protocol):
     def lease(self) -> Lease | None: ...
 
     def append(self, command: Command) -> None: ...
+
+    def tokens(self) -> Sequence[Token]: ...
 
     def outcome(self, command_id: str) -> Handled | None: ...

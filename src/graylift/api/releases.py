@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_jsonable_python
@@ -22,7 +22,7 @@ from graylift.errors import ProtocolError
 from graylift.ports import Clock, Handled, Tracked
 
 BY = "api"
-"""Who commands through this API, in the events; who that is, whoever lets them reach it must know."""
+"""Who commands through this API, in the events, where nobody must say who they are."""
 
 
 class CommandBody(BaseModel):
@@ -57,7 +57,7 @@ def routes(store: Records, clock: Clock) -> APIRouter:
         return JSONResponse(to_jsonable_python(await release_of(release_id), inf_nan_mode="null"))
 
     @router.post("/releases/{release_id}/commands")
-    async def command(release_id: str, body: CommandBody) -> JSONResponse:
+    async def command(release_id: str, body: CommandBody, request: Request) -> JSONResponse:
         if body.command is CommandKind.START:
             raise ProtocolError("a release is started from its file: graylift run FILE", 422)
         release = await release_of(release_id)
@@ -66,7 +66,8 @@ def routes(store: Records, clock: Clock) -> APIRouter:
             raise ProtocolError(
                 f"{release.id} is not the newest release of {release.service} and takes no command", 409
             )
-        command = Command(body.id or uuid.uuid4().hex, release.service, body.command, BY, body.reason, clock.now())
+        by: str = getattr(request.state, "user", BY)
+        command = Command(body.id or uuid.uuid4().hex, release.service, body.command, by, body.reason, clock.now())
         return _outcome(command.id, await steering.put(store, command))
 
     @router.get("/commands/{command_id}")

@@ -17,6 +17,7 @@ from graylift.cli.installation import DEFAULT_LISTEN
 from graylift.cli.method import Method
 from graylift.cli.reporting import ReportFormat
 from graylift.demo.catalogue import ENTRIES, Variant
+from graylift.domain.access import Rank
 from graylift.domain.engine import Precision, Runtime
 from graylift.domain.release import CommandKind
 from graylift.errors import CommandRefused, EngineError, GrayliftError, SpecError
@@ -42,6 +43,8 @@ profile = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Profiles: the shapes an engine is built for."
 )
 app.add_typer(profile, name="profile", rich_help_panel=ENGINES)
+token = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tokens: who may use the API, and for what.")
+app.add_typer(token, name="token", rich_help_panel=STEERING)
 
 State = Annotated[
     Path | None,
@@ -628,6 +631,40 @@ def calibrate(
         from graylift.cli import calibrating
 
         raise typer.Exit(calibrating.calibrate(file or (), service, spec, state, as_json=as_json))
+
+
+@token.command("create")
+def create_token(
+    name: Annotated[str, typer.Option("--name", help="Whose it is; stands in the events.")],
+    role: Annotated[Rank, typer.Option("--role", help="Viewers see, operators and admins command.")] = Rank.VIEWER,
+    days: Annotated[float | None, typer.Option("--days", min=0, help="Good for so long. Default: for ever.")] = None,
+    state: State = None,
+) -> None:
+    """Print a new token, once: only its hash is kept. From the first one on, the API asks everybody for one."""
+    with _explained():
+        from graylift.cli import tokens
+
+        tokens.create(name, role, days, state)
+
+
+@token.command("list")
+def list_tokens(state: State = None) -> None:
+    """Who has a token, of which role, and whether it is good."""
+    with _explained():
+        from graylift.cli import tokens
+
+        tokens.show(state)
+
+
+@token.command("revoke")
+def revoke_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token ends.")], state: State = None
+) -> None:
+    """End a token; it is refused from the next request on."""
+    with _explained():
+        from graylift.cli import tokens
+
+        tokens.revoke(name, state)
 
 
 def _steer(kind: CommandKind, name: str, reason: str, state: Path | None) -> None:

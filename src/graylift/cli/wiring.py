@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,7 @@ from graylift.checks.checklist import LocalChecklist
 from graylift.cli.desk import holder
 from graylift.cli.installation import Installation
 from graylift.controller import Controller
+from graylift.errors import CommandRefused
 from graylift.gateway.agent import GatewayAgent
 from graylift.gateway.config import GatewayConfig
 from graylift.ports import MetricSource
@@ -73,8 +75,13 @@ async def control(installation: Installation, store: SqlStore) -> AsyncGenerator
     Leaving the block ends the control plane alone: Envoy and the model servers serve on, and whoever opens the next
     block adopts them. CommandRefused if the API's port is taken.
     """
-    from graylift.api import ApiServer, create_app  # FastAPI takes as long to import as all the rest
+    from graylift.api import ApiServer, create_app, is_loopback  # FastAPI takes as long to import as all the rest
 
+    if not is_loopback(installation.api_host) and not any(token.is_good(time.time()) for token in store.tokens()):
+        raise CommandRefused(
+            f"the API on {installation.api_host} would be in reach of other machines, and nobody has a token: "
+            "graylift token create --role admin --name NAME, or --api 127.0.0.1:0"
+        )
     installation.remember()
     agent = gateway_of(installation)
     deployer = deployer_of(installation)

@@ -61,6 +61,15 @@ steer?.addEventListener("click", (event) => {
   ask.showModal();
 });
 
+const login = document.getElementById("login");
+login?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${document.getElementById("token").value.trim()}` };
+  const answer = await fetch("/login", { method: "POST", headers, body: "{}" });
+  if (answer.ok) location.assign("/");
+  else document.getElementById("login-told").textContent = (await answer.json()).error;
+});
+
 const theme = document.getElementById("theme");
 function show(name) {
   if (name) document.documentElement.dataset.theme = name;
