@@ -3,6 +3,7 @@
     releases, scores, bodies   the API: what is stored, as JSON; commands and scores, taken in
     steering                   a command put before the controller, and which of them would do something
     pages, board, stream       the pages; what they show, as sections of HTML; the sections that changed, to every page
+    exposition                 what is known, for Prometheus
     door                       who comes in: tokens, and what their rank allows
     guard                      what every request must be before anything reads it, and what every answer carries
     app, server                the routes put together, and served
