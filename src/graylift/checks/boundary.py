@@ -17,9 +17,8 @@ import aiohttp
 import numpy as np
 
 from graylift.checks.corpus import Case, Expect, Target, corpus, reference_case
-from graylift.checks.memory import process_memory
 from graylift.checks.questions import Question
-from graylift.checks.raw_http import Reply, exchange
+from graylift.checks.raw_http import Reply, excerpt, exchange, said
 from graylift.checks.servers import RunningServer
 from graylift.domain.release import CheckOutcome, CheckResult
 from graylift.errors import ProtocolError
@@ -49,9 +48,9 @@ async def check_boundary(candidate: RunningServer, question: Question) -> CheckR
     reply = await _asked(candidate, reference)
     before = _outputs(reply)
     if before is None:
-        sentence = f"{candidate.name} does not answer a plain request, which stable answers: {_said(reply)}"
+        sentence = f"{candidate.name} does not answer a plain request, which stable answers: {said(reply)}"
         return CheckResult(CHECK, CheckOutcome.FAIL, sentence)
-    resident = _resident(candidate)
+    resident = candidate.resident_bytes
     lines: list[str] = []
     wrong: list[str] = []
     cases = corpus(target, candidate.interface, candidate.profiles, question.inputs)
@@ -61,7 +60,7 @@ async def check_boundary(candidate: RunningServer, question: Question) -> CheckR
         if problem is not None and candidate.process is not None and reply.status is None and not reply.hung:
             end = await candidate.process.end()
             problem = problem if end is None else f"its server {end}"
-        lines.append(f"{case.name}: {_said(reply)}{'' if problem is None else f' - {problem}'}")
+        lines.append(f"{case.name}: {said(reply)}{'' if problem is None else f' - {problem}'}")
         if problem is not None:
             wrong.append(f"{case.name}: {problem}")
             if reply.hung or await _asked_whether_gone(candidate):
@@ -81,7 +80,7 @@ async def check_boundary(candidate: RunningServer, question: Question) -> CheckR
             lines.append(f"{name}: {problem or 'as before'}")
             wrong += [] if problem is None else [f"{name}: {problem}"]
     took = f"{len(lines)} cases, {time.monotonic() - began:.0f} s"
-    now = _resident(candidate)
+    now = candidate.resident_bytes
     if resident is not None and now is not None:
         lines.append(f"memory: {_mib(resident)} before, {_mib(now)} after, allowed {_mib(_allowed(resident))}")
     if wrong:
@@ -113,10 +112,10 @@ def _problem(case: Case, reply: Reply, before: Outputs, server: RunningServer) -
         return f"an answer of HTTP {reply.status} that breaks off"
     if 400 <= reply.status < 500:
         if case.expect in (Expect.SAME, Expect.ANSWER):
-            return f"refused with HTTP {reply.status}, though it is a right request: {_text(reply)}"
+            return f"refused with HTTP {reply.status}, though it is a right request: {excerpt(reply)}"
         return None if reply.body.strip() else f"HTTP {reply.status} without a word"
     if reply.status != 200:
-        return f"HTTP {reply.status}, where a refusal is a 4xx: {_text(reply)}"
+        return f"HTTP {reply.status}, where a refusal is a 4xx: {excerpt(reply)}"
     match case.expect:
         case Expect.REFUSAL:
             return "answered with HTTP 200, though it is no right request"
@@ -186,7 +185,7 @@ async def _asked_whether_gone(server: RunningServer) -> bool:
 
 
 def _kept(server: RunningServer, before: int | None) -> str | None:
-    now = _resident(server)
+    now = server.resident_bytes
     if before is None or now is None or now <= _allowed(before):
         return None
     return (
@@ -201,20 +200,3 @@ def _allowed(before: int) -> float:
 
 def _mib(size_bytes: float) -> str:
     return f"{size_bytes / 2**20:,.0f} MiB"
-
-
-def _resident(server: RunningServer) -> int | None:
-    memory = None if server.process is None else process_memory(server.process.pid)
-    return None if memory is None else memory.resident_bytes
-
-
-def _said(reply: Reply) -> str:
-    if reply.hung:
-        return "no answer in time"
-    if reply.status is None:
-        return "connection closed"
-    return f"HTTP {reply.status}" + (f" {_text(reply)}" if reply.status >= 400 else "")
-
-
-def _text(reply: Reply) -> str:
-    return " ".join(reply.body[:300].decode(errors="replace").split())

@@ -20,8 +20,7 @@ import orjson
 from graylift.checks.boundary import CHECK
 from graylift.checks.conversations import PATH, QUESTIONS
 from graylift.checks.corpus import Case, Expect
-from graylift.checks.memory import process_memory
-from graylift.checks.raw_http import Reply, exchange
+from graylift.checks.raw_http import Reply, excerpt, exchange, said
 from graylift.checks.servers import RunningServer
 from graylift.domain.release import CheckOutcome, CheckResult
 
@@ -49,9 +48,9 @@ async def check_language_boundary(candidate: RunningServer, model: str) -> Check
     plain = _chat(model)
     reply = await _asked(candidate, _case(candidate, "a plain request", plain, Expect.ANSWER))
     if _answer(reply) is None:
-        sentence = f"{candidate.name} does not answer a plain request, which stable answers: {_said(reply)}"
+        sentence = f"{candidate.name} does not answer a plain request, which stable answers: {said(reply)}"
         return CheckResult(CHECK, CheckOutcome.FAIL, sentence)
-    resident = _resident(candidate)
+    resident = candidate.resident_bytes
     told("each message counts", await _messages_left_out(candidate, model), "asked with one more and one less")
     for case in _corpus(candidate, model):
         reply = await _asked(candidate, case)
@@ -59,7 +58,7 @@ async def check_language_boundary(candidate: RunningServer, model: str) -> Check
         if problem is not None and candidate.process is not None and reply.status is None and not reply.hung:
             end = await candidate.process.end()
             problem = problem if end is None else f"its server {end}"
-        told(case.name, problem, _said(reply))
+        told(case.name, problem, said(reply))
         if problem is not None and (reply.hung or await _not_ready(candidate) is not None):
             break  # what comes after would be charged to the cases that are not at fault
     else:
@@ -162,10 +161,10 @@ def _problem(case: Case, reply: Reply) -> str | None:
         return f"an answer of HTTP {reply.status} that breaks off"
     if 400 <= reply.status < 500:
         if case.expect in (Expect.SAME, Expect.ANSWER):
-            return f"refused with HTTP {reply.status}, though it is a right request: {_text(reply)}"
-        return None if _is_error(reply) else f"HTTP {reply.status} without an error in OpenAI's form: {_text(reply)}"
+            return f"refused with HTTP {reply.status}, though it is a right request: {excerpt(reply)}"
+        return None if _is_error(reply) else f"HTTP {reply.status} without an error in OpenAI's form: {excerpt(reply)}"
     if reply.status != 200:
-        return f"HTTP {reply.status}, where a refusal is a 4xx: {_text(reply)}"
+        return f"HTTP {reply.status}, where a refusal is a 4xx: {excerpt(reply)}"
     if case.expect is Expect.REFUSAL:
         return "answered with HTTP 200, though it is no right request"
     return None if _answer(reply) is not None else "HTTP 200 with a body that is no answer"
@@ -217,7 +216,7 @@ async def _messages_left_out(server: RunningServer, model: str) -> str | None:
             )
             answer = _answer(reply)
             if answer is None:
-                return f"a conversation with a message of the {role} is not answered: {_said(reply)}"
+                return f"a conversation with a message of the {role} is not answered: {said(reply)}"
             if answer[1] is None:
                 return None
             counts.append(answer[1])
@@ -259,24 +258,7 @@ async def _not_ready(server: RunningServer) -> str | None:
 
 
 def _kept(server: RunningServer, before: int | None) -> str | None:
-    now = _resident(server)
+    now = server.resident_bytes
     if before is None or now is None or now <= before * _MEMORY_FACTOR + _MEMORY_BYTES:
         return None
     return f"it holds {now / 2**20:,.0f} MiB, before {before / 2**20:,.0f} MiB; lower contextLength or maxStreams"
-
-
-def _resident(server: RunningServer) -> int | None:
-    memory = None if server.process is None else process_memory(server.process.pid)
-    return None if memory is None else memory.resident_bytes
-
-
-def _said(reply: Reply) -> str:
-    if reply.hung:
-        return "no answer in time"
-    if reply.status is None:
-        return "connection closed"
-    return f"HTTP {reply.status}" + (f" {_text(reply)}" if reply.status >= 400 else "")
-
-
-def _text(reply: Reply) -> str:
-    return " ".join(reply.body[:300].decode(errors="replace").split())

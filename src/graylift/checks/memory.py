@@ -1,6 +1,6 @@
 """Memory as Linux tells it: of one process, and of the machine or the control group that we live in.
 
-Only reads files; `proc` and `cgroups` are arguments so that tests bring their own. Called by `capacity`, `boundary` and
+Only reads files; `proc` and `cgroups` are arguments so that tests bring their own. Called by `capacity`, `servers` and
 `performance`.
 """
 

@@ -108,3 +108,17 @@ class _Heard:
         to_the_end = self._began and not names & {"content-length", "transfer-encoding"} and not hung
         whole = self._is_http and (self.complete or to_the_end)
         return Reply(status, tuple(self._headers), bytes(self._body), whole, hung)
+
+
+def said(reply: Reply) -> str:
+    """What came, in a few words; of a refusal with the beginning of its text."""
+    if reply.hung:
+        return "no answer in time"
+    if reply.status is None:
+        return "connection closed"
+    return f"HTTP {reply.status}" + (f" {excerpt(reply)}" if reply.status >= 400 else "")
+
+
+def excerpt(reply: Reply) -> str:
+    """The beginning of the body, on one line."""
+    return " ".join(reply.body[:300].decode(errors="replace").split())

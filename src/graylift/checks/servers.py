@@ -23,6 +23,7 @@ import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
 from graylift.checks.build import Built
+from graylift.checks.memory import process_memory
 from graylift.checks.workplace import Workplace
 from graylift.domain.engine import Interface, Profile, Runtime
 from graylift.domain.revision import RunningEndpoint, ServedEngine, ServedLanguageModel
@@ -94,6 +95,12 @@ class RunningServer:
     @property
     def infer_path(self) -> str:
         return f"/v2/models/{self.service}/infer"
+
+    @property
+    def resident_bytes(self) -> int | None:
+        """What its process holds now; None for an endpoint, or when it is gone."""
+        memory = None if self.process is None else process_memory(self.process.pid)
+        return None if memory is None else memory.resident_bytes
 
 
 @asynccontextmanager

@@ -14,10 +14,10 @@ from graylift.domain.scores import NO_SCORES, ScoreCounts
 from graylift.domain.shadow import ShadowWindow
 from graylift.domain.spec import EndpointModel, GgufModel, OnnxModel, RevisionSpec, Stage
 from graylift.domain.weights import ALL, NONE, Role, Weights
+from graylift.report.moment import ON_TRAFFIC
 from graylift.report.series import Point, Totals, series_from, totals_from, windows_of
 from graylift.report.words import span, utc
 
-_ON_TRAFFIC = (Phase.PROGRESSING, Phase.PAUSED, Phase.PROMOTING)
 _TURNS = (Phase.PROMOTED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.PAUSED)
 
 
@@ -164,7 +164,7 @@ def _outcome(release: Release, until_s: float) -> str:
 
 
 def _where(release: Release) -> str:
-    if release.phase not in _ON_TRAFFIC:
+    if release.phase not in ON_TRAFFIC:
         return ""
     return f" in stage {release.stage + 1} of {len(release.spec.stages)} ({release.current_stage})"
 
@@ -182,7 +182,7 @@ def _revision(release: Release, role: Role, reports: Sequence[IntervalReport]) -
 
 def _stages(release: Release) -> tuple[StageFacts, ...]:
     done = tuple(_left(release, record) for record in release.done)
-    if release.phase not in _ON_TRAFFIC:
+    if release.phase not in ON_TRAFFIC:
         return done
     judgement = release.judgement
     current = StageFacts(
